@@ -1,0 +1,77 @@
+//! What is known of one replicated table: the shape it had on the source when the mirror was
+//! prepared, and what it is called and made of in ClickHouse. Frozen in the catalog.
+//!
+//! Pure: no I/O.
+
+use millrace_terms::TableName;
+use serde::{Deserialize, Serialize};
+
+use crate::types::Conversion;
+
+/// One replicated table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablePlan {
+    /// The table on the source.
+    pub source: TableName,
+    /// Its OID; a table of the same name with another OID is another table.
+    pub oid: u32,
+    /// Name of the table in the destination's database.
+    pub destination: String,
+    /// The replicated columns, in source order.
+    pub columns: Vec<ColumnPlan>,
+    /// Indexes into `columns` of the key, in the order of the source's index. The stream's Relation
+    /// message flags exactly these; ORDER BY is a permutation of them.
+    pub key: Vec<usize>,
+    /// Whether the whole old row is in the stream.
+    pub identity: Identity,
+    /// Indexes into `columns` of ORDER BY.
+    pub order_by: Vec<usize>,
+    /// PARTITION BY expression; empty for none.
+    pub partition_by: String,
+    /// Names of our own columns, which follow the table's.
+    pub own: OwnColumns,
+}
+
+/// One replicated column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnPlan {
+    /// Name on the source.
+    pub name: String,
+    /// `pg_attribute.attnum`.
+    pub attnum: i16,
+    /// `pg_attribute.atttypid`.
+    pub type_oid: u32,
+    /// `pg_attribute.atttypmod`, -1 for none.
+    pub typmod: i32,
+    /// Whether the source allows NULL.
+    pub nullable: bool,
+    /// Name in ClickHouse.
+    pub destination: String,
+    /// Type in ClickHouse, as DDL writes it, `Nullable(...)` included.
+    pub clickhouse_type: String,
+    /// How a value's wire bytes become the column's.
+    pub conversion: Conversion,
+}
+
+/// What the stream tells of the old row (PostgreSQL documentation, ALTER TABLE, REPLICA IDENTITY).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Identity {
+    /// The primary key, when it changed.
+    Default,
+    /// The columns of an index, when they changed.
+    Index,
+    /// Every column, always.
+    Full,
+}
+
+/// Names of our own columns in a destination table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnColumns {
+    /// The version of a row, `UInt128`.
+    pub version: String,
+    /// Whether a row is a tombstone, `UInt8`.
+    pub is_deleted: String,
+    /// When a row was written, `DateTime64(6)`.
+    pub synced_at: String,
+}
