@@ -1,0 +1,74 @@
+//! The command line. Each noun has a module of its own with its arguments and what they do.
+//!
+//! Pure.
+
+use clap::{Parser, Subcommand};
+
+use crate::logs::{LogArguments, Speaker};
+use crate::{demo, dev, embedded_clickhouse, migrate, server, worker};
+
+/// Millrace replicates PostgreSQL into ClickHouse.
+#[derive(Debug, Parser)]
+#[command(
+    name = "millrace",
+    version,
+    about,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "\
+Exit codes: 0 done; 1 a defect; 2 the request is wrong; 3 the environment is (unreachable, unauthenticated, denied).
+
+Try it, with nothing running:
+  millrace demo"
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How logs are written.
+    #[command(flatten)]
+    pub logs: LogArguments,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start everything on this machine, mirror a small shop, and show it live
+    Demo(demo::DemoArguments),
+    /// Run the embedded stack in the foreground: databases, Temporal, server and workers
+    Dev(dev::DevArguments),
+    /// Run the control server: gRPC and REST
+    Server(server::ServerArguments),
+    /// Run a worker: it copies and streams the data
+    Worker(worker::WorkerArguments),
+    /// Bring the catalog's schema to what this release needs
+    Migrate(migrate::MigrateArguments),
+    /// The embedded ClickHouse server; started by `dev`
+    #[command(hide = true)]
+    EmbeddedClickhouse(embedded_clickhouse::EmbeddedClickhouseArguments),
+}
+
+impl Command {
+    /// Who is logging.
+    pub fn speaker(&self) -> Speaker {
+        match self {
+            Command::Server(_)
+            | Command::Worker(_)
+            | Command::Migrate(_)
+            | Command::EmbeddedClickhouse(_) => Speaker::Process,
+            Command::Demo(_) | Command::Dev(_) => Speaker::Command,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,68 @@
+//! The command `millrace`: every process of an installation, and the client that drives it.
+//!
+//! - [`arguments`]: the command line; one module per noun below it.
+//! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
+//! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
+//! - [`settings`]: settings that several processes share.
+//! - [`environment`]: the table of all environment variables, read off the command line's definition.
+//! - [`failure`]: what an error looks like to a user, and the exit code.
+//! - [`logs`], [`signals`]: what every process needs.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod arguments;
+pub mod demo;
+pub mod dev;
+pub mod embedded_clickhouse;
+pub mod environment;
+pub mod failure;
+pub mod logs;
+pub mod migrate;
+pub mod server;
+pub mod settings;
+pub mod signals;
+pub mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+/// Stack of each runtime thread, in bytes: the Temporal SDK's futures are deep in debug builds,
+/// where tokio's 2 MiB are near their end.
+const THREAD_STACK_BYTES: usize = 8 << 20;
+
+/// Runs the command line of this process to its end.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(arguments) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error, &mut std::io::stderr()),
+    }
+}
+
+fn start(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    logs::start(&arguments.logs, arguments.command.speaker())?;
+    // One provider for every TLS connection of the process. `Err` means that there is one already.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(THREAD_STACK_BYTES)
+        .build()
+        .context("starting the runtime")?;
+    // The command's future stays on this thread: the Temporal worker's is not `Send`.
+    runtime.block_on(Box::pin(run(arguments.command)))
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
+        Command::Dev(arguments) => Box::pin(dev::run(arguments)).await,
+        Command::Server(arguments) => Box::pin(server::run(arguments)).await,
+        Command::Worker(arguments) => Box::pin(worker::run(arguments)).await,
+        Command::Migrate(arguments) => Box::pin(migrate::run(arguments)).await,
+        Command::EmbeddedClickhouse(arguments) => Box::pin(embedded_clickhouse::run(arguments)).await,
+    }
+}
