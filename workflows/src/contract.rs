@@ -1,0 +1,160 @@
+//! The activities, as workflows see them. `activities` implements them by
+//! `#[activity(definition = ...)]`: another input or output there is a compile error.
+//!
+//! The names are in histories: they are never changed.
+
+#![expect(missing_docs, reason = "the marker types are generated; the methods they stand for are documented")]
+#![expect(clippy::unimplemented, reason = "the macro asks for exactly this body; it is never called")]
+
+use millrace_terms::Lsn;
+use temporalio_macros::activity_definitions;
+
+use crate::payload::{
+    CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope,
+    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, StreamEnd, StreamRef, TableCopy,
+};
+
+pub use check_activities::Check;
+pub use drop_activities::{BeginDrop, DropDestination, DropSource, ForgetMirror};
+pub use housekeeping_activities::Housekeep;
+pub use mirror_activities::{NoteEvent, PrepareDestination, PrepareSource, RecordMirror};
+pub use snapshot_activities::{CopyPartitions, FailCopy, FinishCopy, PlanPartitions, TakeEpoch};
+pub use stream_activities::Stream;
+
+/// Steps of a mirror.
+pub struct MirrorActivities;
+
+#[activity_definitions]
+impl MirrorActivities {
+    /// Writes the mirror's phase and error into the catalog, and reads back what is to be done.
+    /// Tables of a mirror without a copy begin to stream here.
+    #[activity(name = "record_mirror")]
+    pub fn record_mirror(report: MirrorReport) -> Overview {
+        unimplemented!()
+    }
+
+    /// Makes the publication, commits it, and only then the slot (never the other way round:
+    /// pgoutput looks the publication up in the past). What exists and is ours is kept; a slot that
+    /// was there once and is gone is SLOT_LOST.
+    #[activity(name = "prepare_source")]
+    pub fn prepare_source(mirror: MirrorRef) -> () {
+        unimplemented!()
+    }
+
+    /// Makes the database and the tables.
+    #[activity(name = "prepare_destination")]
+    pub fn prepare_destination(mirror: MirrorRef) -> () {
+        unimplemented!()
+    }
+
+    /// Writes an event of the mirror.
+    #[activity(name = "note_event")]
+    pub fn note_event(note: Note) -> () {
+        unimplemented!()
+    }
+}
+
+/// Steps of one copy of one table.
+pub struct SnapshotActivities;
+
+#[activity_definitions]
+impl SnapshotActivities {
+    /// Takes the position that separates the copy from the stream, and waits until every
+    /// transaction that was open then is over. A copy that has one keeps it.
+    #[activity(name = "take_epoch")]
+    pub fn take_epoch(copy: TableCopy) -> Lsn {
+        unimplemented!()
+    }
+
+    /// Cuts the table into ranges of blocks, into the catalog. A copy that is cut stays cut.
+    #[activity(name = "plan_partitions")]
+    pub fn plan_partitions(copy: TableCopy) -> CopyPlan {
+        unimplemented!()
+    }
+
+    /// Copies one partition after the other until none of the copy is left.
+    #[activity(name = "copy_partitions")]
+    pub fn copy_partitions(copier: Copier) -> CopierReport {
+        unimplemented!()
+    }
+
+    /// Waits until the stream has passed the end of the last read, deletes what older copies left
+    /// behind, and lets the table stream.
+    #[activity(name = "finish_copy")]
+    pub fn finish_copy(copy: TableCopy) -> CopyResult {
+        unimplemented!()
+    }
+
+    /// Puts the table into ERROR.
+    #[activity(name = "fail_copy")]
+    pub fn fail_copy(failure: CopyFailure) -> () {
+        unimplemented!()
+    }
+}
+
+/// The stream.
+pub struct StreamActivities;
+
+#[activity_definitions]
+impl StreamActivities {
+    /// Streams changes until it is cancelled.
+    #[activity(name = "stream")]
+    pub fn stream(stream: StreamRef) -> StreamEnd {
+        unimplemented!()
+    }
+}
+
+/// Steps of dropping a mirror. Each may be repeated.
+pub struct DropActivities;
+
+#[activity_definitions]
+impl DropActivities {
+    /// Marks the mirror as dropped and takes its leases, so that no attempt can write any more.
+    #[activity(name = "begin_drop")]
+    pub fn begin_drop(mirror: MirrorRef) -> DropScope {
+        unimplemented!()
+    }
+
+    /// Ends our own walsender, drops slot and publication.
+    #[activity(name = "drop_source")]
+    pub fn drop_source(mirror: MirrorRef) -> Vec<Leftover> {
+        unimplemented!()
+    }
+
+    /// Drops the destination tables that the mirror made.
+    #[activity(name = "drop_destination")]
+    pub fn drop_destination(mirror: MirrorRef) -> Vec<Leftover> {
+        unimplemented!()
+    }
+
+    /// Deletes the mirror from the catalog, and writes down what stays behind.
+    #[activity(name = "forget_mirror")]
+    pub fn forget_mirror(report: DropReport) -> () {
+        unimplemented!()
+    }
+}
+
+/// Checks of what is not stored yet.
+pub struct CheckActivities;
+
+#[activity_definitions]
+impl CheckActivities {
+    /// Checks a draft and writes the answer into it. What is wrong with a peer is part of the
+    /// answer; this fails only when the catalog does.
+    #[activity(name = "check")]
+    pub fn check(input: CheckInput) -> () {
+        unimplemented!()
+    }
+}
+
+/// Regular work for all mirrors.
+pub struct HousekeepingActivities;
+
+#[activity_definitions]
+impl HousekeepingActivities {
+    /// Moves idle slots forward, measures lag, deletes what is past its time.
+    #[activity(name = "housekeep")]
+    pub fn housekeep() -> HousekeepingReport {
+        unimplemented!()
+    }
+}

@@ -1,0 +1,269 @@
+//! What a mirror does next. The workflow performs one [`Step`] at a time and asks again; signals
+//! and updates change the [`Progress`] in between.
+//!
+//! Pure: no I/O, no Temporal.
+
+use std::collections::BTreeMap;
+
+use millrace_terms::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::payload::{
+    CopyEnded, DropOptions, DueTable, MirrorReport, MirrorStatus, Outcome, Overview, SnapshotInput,
+    StreamEnded, TableCopy,
+};
+use crate::phase::{Event, Phase};
+
+/// Where a mirror's workflow stands: all it carries from one run to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The phase.
+    pub phase: Phase,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Error>,
+    /// Its stream.
+    pub stream: Child,
+    /// The copies that run, by the table's id.
+    pub copies: BTreeMap<i64, RunningCopy>,
+    /// What the catalog said last.
+    pub overview: Overview,
+    /// Whether something happened that the catalog was not told or asked since.
+    pub stale: bool,
+    /// How it is to be dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop: Option<DropOptions>,
+    /// Whether slot and publication of a completed mirror are removed.
+    #[serde(default)]
+    pub released: bool,
+}
+
+/// A child workflow, as far as its parent knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Child {
+    /// It does not run.
+    Stopped,
+    /// It runs.
+    Running,
+    /// It was told to stop, and has not said that it did.
+    Stopping,
+}
+
+/// A copy that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningCopy {
+    /// The table, `schema.table`.
+    pub table: String,
+    /// Number of the copy.
+    pub copy_no: u32,
+    /// Number of its copiers.
+    pub copiers: u32,
+    /// Whether it was told to stop.
+    #[serde(default)]
+    pub stopping: bool,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Tell the catalog where the mirror stands, and ask what is due.
+    Record,
+    /// Prepare source and destination.
+    Prepare,
+    /// Start the stream.
+    StartStream,
+    /// Start these copies.
+    StartCopies(Vec<(DueTable, u32)>),
+    /// Tell every child that runs to stop.
+    Stop,
+    /// Remove slot and publication of a mirror that only copies.
+    Release,
+    /// Everything that was asked for is done.
+    Complete,
+    /// Hand over to the workflow that drops the mirror.
+    Drop,
+    /// End the workflow.
+    Finish,
+    /// Wait for a signal or an update.
+    Wait,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Setup,
+            error: None,
+            stream: Child::Stopped,
+            copies: BTreeMap::new(),
+            overview: Overview::default(),
+            stale: true,
+            drop: None,
+            released: false,
+        }
+    }
+}
+
+impl Progress {
+    /// The next step.
+    pub fn next(&self) -> Step {
+        match self.phase {
+            Phase::Dropping => Step::Drop,
+            _ if self.stale => Step::Record,
+            Phase::Setup => Step::Prepare,
+            Phase::Running if self.overview.complete => Step::Complete,
+            Phase::Running => self.next_running(),
+            Phase::Paused | Phase::Failed if self.must_stop() => Step::Stop,
+            Phase::Paused | Phase::Failed => Step::Wait,
+            Phase::Completed if self.must_stop() => Step::Stop,
+            Phase::Completed if !self.is_quiet() => Step::Wait,
+            Phase::Completed if !self.released => Step::Release,
+            Phase::Completed => Step::Finish,
+        }
+    }
+
+    fn next_running(&self) -> Step {
+        if self.stream == Child::Stopped {
+            return Step::StartStream;
+        }
+        let copiers: u32 = self.copies.values().map(|copy| copy.copiers).sum();
+        let tables = self.overview.parallel_tables.saturating_sub(self.copies.len() as u32);
+        let due = self.overview.due.iter().filter(|due| !self.copies.contains_key(&due.id));
+        let shares = share(
+            self.overview.parallel_partitions.saturating_sub(copiers),
+            due.take(tables as usize).cloned(),
+        );
+        if shares.is_empty() { Step::Wait } else { Step::StartCopies(shares) }
+    }
+
+    fn must_stop(&self) -> bool {
+        self.stream == Child::Running || self.copies.values().any(|copy| !copy.stopping)
+    }
+
+    /// Whether no child runs.
+    pub fn is_quiet(&self) -> bool {
+        self.stream == Child::Stopped && self.copies.is_empty()
+    }
+
+    /// Moves to the phase that the event leads to.
+    ///
+    /// # Errors
+    /// MIRROR_STATE if it leads nowhere; nothing is changed then.
+    pub fn apply(&mut self, event: Event) -> Result<()> {
+        let phase = self.phase.after(event)?;
+        if phase != self.phase {
+            self.phase = phase;
+            self.stale = true;
+        }
+        if event == Event::Resume {
+            self.error = None;
+            self.stale = true;
+        }
+        Ok(())
+    }
+
+    /// Fails the mirror, if it can fail where it stands.
+    pub fn fail(&mut self, error: Error) {
+        if self.apply(Event::Fail).is_ok() {
+            self.error = Some(error);
+            self.stale = true;
+        }
+    }
+
+    /// Notes that copies were started.
+    pub fn copies_started(&mut self, due: &DueTable, copiers: u32) {
+        let copy = RunningCopy { table: due.table.clone(), copy_no: due.copy_no, copiers, stopping: false };
+        self.copies.insert(due.id, copy);
+    }
+
+    /// Notes that a copy ended. A report of an older copy of the table changes nothing.
+    pub fn copy_ended(&mut self, ended: &CopyEnded) {
+        if self.copies.get(&ended.table_id).is_some_and(|copy| copy.copy_no == ended.copy_no) {
+            self.copies.remove(&ended.table_id);
+            self.stale = true;
+        }
+    }
+
+    /// Notes that the stream ended. One that ended without being told to is started again, unless
+    /// it failed for good.
+    pub fn stream_ended(&mut self, ended: StreamEnded) {
+        self.stream = Child::Stopped;
+        self.stale = true;
+        if let Outcome::Failed(error) = ended.outcome {
+            self.fail(error);
+        }
+    }
+
+    /// What the catalog is told.
+    pub fn report(&self, mirror: &str) -> MirrorReport {
+        MirrorReport {
+            mirror: mirror.to_owned(),
+            phase: self.phase,
+            error: self.error.clone(),
+            copying: self.copies.keys().copied().collect(),
+        }
+    }
+
+    /// What users are told.
+    pub fn status(&self) -> MirrorStatus {
+        MirrorStatus {
+            phase: self.phase,
+            error: self.error.clone(),
+            overview: Overview { due: Vec::new(), ..self.overview.clone() },
+            streaming: self.stream == Child::Running,
+            copying: self.copies.values().map(|copy| copy.table.clone()).collect(),
+        }
+    }
+
+    /// The details that Temporal's UI shows, in Markdown.
+    pub fn details(&self) -> String {
+        let tables = self.overview.tables;
+        let mut text = format!(
+            "**{}** · {} tables: {} pending, {} copying, {} streaming, {} paused, {} in error",
+            self.overview.state,
+            tables.total,
+            tables.pending,
+            tables.copying,
+            tables.streaming,
+            tables.paused,
+            tables.error,
+        );
+        for copy in self.copies.values() {
+            text.push_str(&format!(
+                "\n- copying `{}` (copy {}, {} copiers)",
+                copy.table, copy.copy_no, copy.copiers
+            ));
+        }
+        if let Some(error) = &self.error {
+            text.push_str(&format!("\n\n{error}\n\n{}", error.remedy()));
+        }
+        text
+    }
+}
+
+/// The copy of a due table.
+pub fn snapshot_input(mirror: &str, due: &DueTable, copiers: u32) -> SnapshotInput {
+    let copy = TableCopy {
+        mirror: mirror.to_owned(),
+        table_id: due.id,
+        table: due.table.clone(),
+        copy_no: due.copy_no,
+    };
+    SnapshotInput { copy, copiers }
+}
+
+/// Shares `free` copiers out among tables: one to each as far as they go, the rest one by one to
+/// the table with the most bytes per copier.
+fn share(free: u32, due: impl Iterator<Item = DueTable>) -> Vec<(DueTable, u32)> {
+    let mut shares: Vec<(DueTable, u32)> = due.take(free as usize).map(|table| (table, 1)).collect();
+    for _ in shares.len()..free as usize {
+        let load = |share: &(DueTable, u32)| share.0.bytes / u64::from(share.1);
+        // The first of equals, so that a replay shares in the same way.
+        let Some(largest) = shares.iter_mut().rev().max_by_key(|share| load(share)) else { break };
+        largest.1 += 1;
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests;

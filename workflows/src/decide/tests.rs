@@ -1,0 +1,111 @@
+use millrace_terms::Code;
+
+use super::*;
+
+fn due(id: i64, bytes: u64) -> DueTable {
+    DueTable { id, table: format!("public.t{id}"), copy_no: 1, bytes }
+}
+
+fn running(tables: &[DueTable]) -> Progress {
+    let overview =
+        Overview { due: tables.to_vec(), parallel_tables: 2, parallel_partitions: 4, ..Overview::default() };
+    Progress { phase: Phase::Running, stream: Child::Running, stale: false, overview, ..Progress::default() }
+}
+
+#[test]
+fn a_new_mirror_is_recorded_prepared_streamed_and_copied_in_this_order() {
+    let mut mirror = Progress::default();
+    assert_eq!(mirror.next(), Step::Record);
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Prepare);
+    mirror.apply(Event::Prepared).unwrap();
+    assert_eq!(mirror.next(), Step::Record);
+    mirror.overview = running(&[due(1, 10)]).overview;
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::StartStream, "the stream runs before the first copy begins");
+    mirror.stream = Child::Running;
+    assert_eq!(mirror.next(), Step::StartCopies(vec![(due(1, 10), 4)]));
+    mirror.copies_started(&due(1, 10), 4);
+    assert_eq!(mirror.next(), Step::Wait);
+}
+
+#[test]
+fn tables_and_copiers_stay_within_their_limits() {
+    let mut mirror = running(&[due(1, 900), due(2, 100), due(3, 100)]);
+    assert_eq!(mirror.next(), Step::StartCopies(vec![(due(1, 900), 3), (due(2, 100), 1)]));
+    mirror.copies_started(&due(1, 900), 3);
+    mirror.copies_started(&due(2, 100), 1);
+    assert_eq!(mirror.next(), Step::Wait);
+    mirror.copy_ended(&CopyEnded { table_id: 1, copy_no: 1, outcome: Outcome::Done });
+    assert_eq!(mirror.next(), Step::Record, "the end of a copy is looked up before the next begins");
+    mirror.stale = false;
+    mirror.overview.due = vec![due(3, 100)];
+    assert_eq!(mirror.next(), Step::StartCopies(vec![(due(3, 100), 3)]));
+}
+
+#[test]
+fn the_report_of_an_older_copy_changes_nothing() {
+    let mut mirror = running(&[]);
+    mirror.copies_started(&DueTable { copy_no: 2, ..due(1, 1) }, 1);
+    mirror.copy_ended(&CopyEnded { table_id: 1, copy_no: 1, outcome: Outcome::Stopped });
+    assert_eq!(mirror.copies.len(), 1);
+}
+
+#[test]
+fn a_pause_stops_every_child_once_and_resume_waits_until_the_old_stream_is_gone() {
+    let mut mirror = running(&[due(1, 1)]);
+    mirror.copies_started(&due(1, 1), 1);
+    mirror.apply(Event::Pause).unwrap();
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Stop);
+    mirror.stream = Child::Stopping;
+    mirror.copies.get_mut(&1).unwrap().stopping = true;
+    assert_eq!(mirror.next(), Step::Wait);
+    assert!(!mirror.is_quiet());
+    mirror.apply(Event::Resume).unwrap();
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Wait, "two streams would fight for one slot");
+    mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Stopped });
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::StartStream);
+}
+
+#[test]
+fn a_stream_that_fails_for_good_fails_the_mirror_and_resume_prepares_again() {
+    let mut mirror = running(&[]);
+    let lost = Error::new(Code::SlotLost, "slot s is gone");
+    mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Failed(lost.clone()) });
+    assert_eq!((mirror.phase, mirror.error.clone()), (Phase::Failed, Some(lost)));
+    mirror.apply(Event::Resume).unwrap();
+    assert_eq!((mirror.phase, mirror.error.clone()), (Phase::Setup, None));
+}
+
+#[test]
+fn a_stream_that_was_stopped_by_somebody_else_is_started_again() {
+    let mut mirror = running(&[]);
+    mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Stopped });
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::StartStream);
+}
+
+#[test]
+fn a_drop_comes_before_everything() {
+    let mut mirror = Progress::default();
+    mirror.apply(Event::Drop).unwrap();
+    assert_eq!(mirror.next(), Step::Drop);
+}
+
+#[test]
+fn a_mirror_that_only_copies_stops_its_stream_and_releases_the_source_before_it_ends() {
+    let mut mirror = running(&[]);
+    mirror.overview.complete = true;
+    assert_eq!(mirror.next(), Step::Complete);
+    mirror.apply(Event::Complete).unwrap();
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Stop);
+    mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Stopped });
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Release);
+    mirror.released = true;
+    assert_eq!(mirror.next(), Step::Finish);
+}

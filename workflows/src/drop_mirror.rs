@@ -1,0 +1,90 @@
+//! The workflow that drops a mirror, in whatever state it is and whether its peers can be reached
+//! or not. It fences first, so that nothing is written behind its back; what it cannot remove is
+//! named in its result and in an event.
+
+#![expect(missing_docs, reason = "the macros make undocumented constants of the documented methods")]
+
+use millrace_terms::Error;
+use temporalio_common::error::ActivityExecutionError;
+use temporalio_macros::{workflow, workflow_methods};
+use temporalio_workflow::{WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination};
+
+use crate::contract::DropActivities;
+use crate::failure::{self, Ended};
+use crate::payload::{DropInput, DropReport, DropScope, Leftover, MirrorRef};
+use crate::{ids, options};
+
+/// The workflow that drops a mirror, under the id [`ids::drop`].
+#[workflow]
+pub struct DropMirrorWorkflow {
+    input: DropInput,
+}
+
+type Context = WorkflowContext<DropMirrorWorkflow>;
+
+#[workflow_methods]
+impl DropMirrorWorkflow {
+    /// Takes the input.
+    #[init]
+    pub fn new(_view: &WorkflowContextView, input: DropInput) -> Self {
+        Self { input }
+    }
+
+    /// Fence, stop, remove, forget; answers what stays behind.
+    #[run(name = "DropMirrorWorkflow")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<DropReport> {
+        let input = ctx.state(|workflow| workflow.input.clone());
+        let mirror = MirrorRef { mirror: input.mirror.clone() };
+
+        let begin =
+            ctx.execute_activity(DropActivities::begin_drop, mirror.clone(), options::catalog("fence"));
+        let scope = begin.await.map_err(ended)?;
+        stop_all(ctx, &input.mirror, &scope).await;
+
+        let options = options::clean_up("slot and publication");
+        let source = ctx.execute_activity(DropActivities::drop_source, mirror.clone(), options).await;
+        let mut leftovers = leftovers(source, "slot and publication on the source")?;
+        if input.options.destination_tables {
+            let options = options::clean_up("destination tables");
+            let destination = ctx.execute_activity(DropActivities::drop_destination, mirror, options).await;
+            leftovers.extend(self::leftovers(destination, "tables in the destination")?);
+        }
+        ctx.set_current_details(format!("{} objects stay behind", leftovers.len()));
+
+        let report = DropReport { mirror: input.mirror, leftovers };
+        let forget = options::catalog("forget the mirror");
+        ctx.execute_activity(DropActivities::forget_mirror, report.clone(), forget).await.map_err(ended)?;
+        Ok(report)
+    }
+}
+
+fn ended(error: ActivityExecutionError) -> WorkflowTermination {
+    match failure::of_activity(&error) {
+        Ended::Failed(error) => failure::application(error).into(),
+        Ended::Stopped | Ended::Unstaffed => WorkflowTermination::cancelled(),
+    }
+}
+
+/// Tells every workflow of the mirror to stop. They are fenced already, so nothing waits for them.
+async fn stop_all(ctx: &Context, mirror: &str, scope: &DropScope) {
+    let streams = scope.streams.iter().map(|stream| ids::stream(mirror, *stream));
+    let copies = scope.copies.iter().map(|copy| ids::snapshot(mirror, &copy.table, copy.copy_no));
+    for id in std::iter::once(ids::mirror(mirror)).chain(streams).chain(copies) {
+        // One that is not there has stopped.
+        let _gone = ctx.external_workflow(id, None).cancel(Some("the mirror is dropped".to_owned())).await;
+    }
+}
+
+/// What stays behind: as the activity says, or everything if it never came through.
+fn leftovers(
+    done: Result<Vec<Leftover>, ActivityExecutionError>,
+    everything: &str,
+) -> WorkflowResult<Vec<Leftover>> {
+    let error: Error = match done.map_err(|error| (failure::of_activity(&error), error)) {
+        Ok(leftovers) => return Ok(leftovers),
+        Err((Ended::Failed(error), _)) => error,
+        Err((Ended::Unstaffed, error)) => failure::from_message(&error.to_string()),
+        Err((Ended::Stopped, _)) => return Err(WorkflowTermination::cancelled()),
+    };
+    Ok(vec![Leftover { object: everything.to_owned(), error }])
+}

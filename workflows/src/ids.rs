@@ -1,0 +1,86 @@
+//! Workflow ids, task queues, search attributes: how the parts find each other in Temporal.
+//!
+//! Pure: no I/O.
+
+use temporalio_common::search_attributes::SearchAttributeKey;
+
+/// Search attribute: the mirror a workflow works for.
+pub const MIRROR_NAME: SearchAttributeKey<String> = SearchAttributeKey::keyword("MirrorName");
+
+/// Search attribute: the mirror's state, as the API names it.
+pub const MIRROR_STATE: SearchAttributeKey<String> = SearchAttributeKey::keyword("MirrorState");
+
+/// Id of the housekeeping schedule, and what its workflows' ids begin with.
+pub const HOUSEKEEPING: &str = "housekeeping";
+
+/// Id of a mirror's workflow.
+pub fn mirror(mirror: &str) -> String {
+    format!("mirror/{mirror}")
+}
+
+/// Id of the workflow of one stream of a mirror.
+pub fn stream(mirror: &str, stream: u32) -> String {
+    format!("stream/{mirror}/{stream}")
+}
+
+/// Id of the workflow that copies one table (`schema.table`); every new copy has a new number.
+pub fn snapshot(mirror: &str, table: &str, copy_no: u32) -> String {
+    format!("snapshot/{mirror}/{table}/{copy_no}")
+}
+
+/// Id of the workflow that drops a mirror.
+pub fn drop(mirror: &str) -> String {
+    format!("drop/{mirror}")
+}
+
+/// Id of the workflow that checks a draft.
+pub fn check(draft: &str) -> String {
+    format!("check/{draft}")
+}
+
+/// The task queues of one installation. Several installations share a Temporal namespace by
+/// different prefixes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queues {
+    prefix: String,
+}
+
+impl Queues {
+    /// The queues with this prefix, such as `millrace`.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The queues that a workflow's own queue belongs to: workflows run on the control queue, and
+    /// so need not be told the prefix. A name of another form counts as the prefix itself.
+    pub fn of_control(queue: &str) -> Self {
+        Self::new(queue.strip_suffix("-control").unwrap_or(queue))
+    }
+
+    /// Workflows, and activities that are short or rare.
+    pub fn control(&self) -> String {
+        format!("{}-control", self.prefix)
+    }
+
+    /// Copies of tables.
+    pub fn snapshot(&self) -> String {
+        format!("{}-snapshot", self.prefix)
+    }
+
+    /// Streams.
+    pub fn stream(&self) -> String {
+        format!("{}-stream", self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workflow_finds_the_other_queues_from_its_own() {
+        let queues = Queues::new("millrace-test");
+        assert_eq!(Queues::of_control(&queues.control()), queues);
+        assert_eq!(queues.stream(), "millrace-test-stream");
+    }
+}

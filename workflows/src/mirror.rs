@@ -1,0 +1,343 @@
+//! The workflow of a mirror: an entity that lives as long as the mirror does.
+//!
+//! It performs what [`crate::decide`] decides. Children are abandoned under fixed ids and report by
+//! signal, so that it can continue as new at any time and finds them again.
+
+#![expect(missing_docs, reason = "the macros make undocumented constants of the documented methods")]
+
+use millrace_terms::Error;
+use temporalio_common::search_attributes::SearchAttributes;
+use temporalio_macros::{workflow, workflow_methods};
+use temporalio_workflow::{
+    CancelExternalWorkflowError, ChildWorkflowOptions, ChildWorkflowStartError, ContinueAsNewOptions,
+    ParentClosePolicy, SyncWorkflowContext, WorkflowCancellationToken, WorkflowContext, WorkflowContextView,
+    WorkflowResult, WorkflowTermination,
+};
+
+use crate::contract::{DropActivities, MirrorActivities};
+use crate::decide::{Child, Progress, Step, snapshot_input};
+use crate::failure::{self, Ended};
+use crate::payload::{
+    CopyEnded, DropInput, DropOptions, DueTable, MirrorInput, MirrorRef, MirrorStatus, StreamEnded, StreamRef,
+};
+use crate::phase::{Event, Phase};
+use crate::{DropMirrorWorkflow, SnapshotWorkflow, StreamWorkflow, ids, options};
+
+/// The first stream; a mirror has one until tables can be spread over several.
+const STREAM: u32 = 0;
+
+/// What update handlers fail with; callers read it by [`failure::from_message`].
+type Refusal = Box<dyn std::error::Error + Send + Sync>;
+
+/// The workflow of a mirror, under the id [`ids::mirror`].
+#[workflow]
+pub struct MirrorWorkflow {
+    mirror: String,
+    progress: Progress,
+    /// Cancels the preparations, which may wait long, when the mirror is to be dropped.
+    preparing: WorkflowCancellationToken,
+}
+
+/// Whether the workflow goes on after a step.
+enum Flow {
+    GoOn,
+    End,
+}
+
+#[workflow_methods]
+impl MirrorWorkflow {
+    /// Takes over where the run before ended.
+    #[init]
+    pub fn new(_view: &WorkflowContextView, input: MirrorInput) -> Self {
+        Self {
+            mirror: input.mirror,
+            progress: input.progress.unwrap_or_default(),
+            preparing: WorkflowCancellationToken::new(),
+        }
+    }
+
+    /// One step after the other, until the mirror is completed or handed over to be dropped.
+    #[run(name = "MirrorWorkflow")]
+    pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<MirrorStatus> {
+        loop {
+            if ctx.continue_as_new_suggested() && ctx.all_handlers_finished() {
+                let input = ctx.state(|workflow| MirrorInput {
+                    mirror: workflow.mirror.clone(),
+                    progress: Some(workflow.progress.clone()),
+                });
+                ctx.continue_as_new(input, ContinueAsNewOptions::default())?;
+            }
+            let step = ctx.state(|workflow| workflow.progress.next());
+            if let Flow::End = perform(ctx, step).await? {
+                ctx.wait_condition(|_| ctx.all_handlers_finished()).await?;
+                return Ok(ctx.state(|workflow| workflow.progress.status()));
+            }
+        }
+    }
+
+    /// A copy ended.
+    #[signal(name = "copy_ended")]
+    pub fn copy_ended(&mut self, _ctx: &mut SyncWorkflowContext<Self>, ended: CopyEnded) {
+        self.progress.copy_ended(&ended);
+    }
+
+    /// The stream ended.
+    #[signal(name = "stream_ended")]
+    pub fn stream_ended(&mut self, _ctx: &mut SyncWorkflowContext<Self>, ended: StreamEnded) {
+        self.progress.stream_ended(ended);
+    }
+
+    /// Something changed in the catalog, such as the state of a table.
+    #[signal(name = "catalog_changed")]
+    pub fn catalog_changed(&mut self, _ctx: &mut SyncWorkflowContext<Self>) {
+        self.progress.stale = true;
+    }
+
+    /// Where the mirror stands.
+    #[query(name = "status")]
+    pub fn status(&self, _view: &WorkflowContextView) -> MirrorStatus {
+        self.progress.status()
+    }
+
+    #[update_validator(pause)]
+    fn may_pause(&self, _view: &WorkflowContextView, _input: &()) -> Result<(), Refusal> {
+        Ok(self.progress.phase.after(Event::Pause).map(drop)?)
+    }
+
+    /// Stops stream and copies where they are, and answers when they stand still.
+    #[update(name = "pause")]
+    pub async fn pause(ctx: &mut WorkflowContext<Self>, _input: ()) -> Result<MirrorStatus, Refusal> {
+        ctx.state_mut(|workflow| workflow.progress.apply(Event::Pause))?;
+        ctx.wait_condition(|workflow| {
+            let progress = &workflow.progress;
+            progress.phase != Phase::Paused || (progress.is_quiet() && !progress.stale)
+        })
+        .await?;
+        Ok(ctx.state(|workflow| workflow.progress.status()))
+    }
+
+    #[update_validator(resume)]
+    fn may_resume(&self, _view: &WorkflowContextView, _input: &()) -> Result<(), Refusal> {
+        Ok(self.progress.phase.after(Event::Resume).map(drop)?)
+    }
+
+    /// Goes on from the position; after a failure, prepares source and destination again.
+    #[update(name = "resume")]
+    pub fn resume(
+        &mut self,
+        _ctx: &mut SyncWorkflowContext<Self>,
+        _input: (),
+    ) -> Result<MirrorStatus, Refusal> {
+        self.progress.apply(Event::Resume)?;
+        Ok(self.progress.status())
+    }
+
+    #[update_validator(drop_mirror)]
+    fn may_drop(&self, _view: &WorkflowContextView, _options: &DropOptions) -> Result<(), Refusal> {
+        Ok(self.progress.phase.after(Event::Drop).map(drop)?)
+    }
+
+    /// Hands the mirror over to the workflow that drops it, and answers that one's id.
+    #[update(name = "drop")]
+    pub fn drop_mirror(
+        &mut self,
+        _ctx: &mut SyncWorkflowContext<Self>,
+        options: DropOptions,
+    ) -> Result<String, Refusal> {
+        self.progress.apply(Event::Drop)?;
+        self.progress.drop.get_or_insert(options);
+        self.preparing.cancel_with_reason("the mirror is dropped");
+        Ok(ids::drop(&self.mirror))
+    }
+}
+
+type Context = WorkflowContext<MirrorWorkflow>;
+
+async fn perform(ctx: &Context, step: Step) -> WorkflowResult<Flow> {
+    match step {
+        Step::Record => record(ctx).await?,
+        Step::Prepare => prepare(ctx).await?,
+        Step::StartStream => start_stream(ctx).await,
+        Step::StartCopies(shares) => start_copies(ctx, shares).await,
+        Step::Stop => stop(ctx).await,
+        Step::Release => release(ctx).await?,
+        Step::Complete => change(ctx, |progress| {
+            // Only Running completes, and only there this step is decided.
+            if let Err(error) = progress.apply(Event::Complete) {
+                progress.fail(error);
+            }
+        }),
+        Step::Drop => {
+            hand_over(ctx).await?;
+            return Ok(Flow::End);
+        }
+        Step::Finish => return Ok(Flow::End),
+        Step::Wait => ctx.wait_condition(|workflow| workflow.progress.next() != Step::Wait).await?,
+    }
+    Ok(Flow::GoOn)
+}
+
+fn change(ctx: &Context, how: impl FnOnce(&mut Progress)) {
+    ctx.state_mut(|workflow| how(&mut workflow.progress));
+}
+
+fn name(ctx: &Context) -> String {
+    ctx.state(|workflow| workflow.mirror.clone())
+}
+
+/// Tells the catalog and asks it. What is signalled meanwhile makes the answer stale again.
+async fn record(ctx: &Context) -> WorkflowResult<()> {
+    let report = ctx.state_mut(|workflow| {
+        workflow.progress.stale = false;
+        workflow.progress.report(&workflow.mirror)
+    });
+    let summary = format!("mirror is {}", report.phase);
+    match ctx.execute_activity(MirrorActivities::record_mirror, report, options::catalog(summary)).await {
+        Ok(overview) => {
+            let state = overview.state.clone();
+            change(ctx, |progress| progress.overview = overview);
+            if ctx.search_attributes().get(&ids::MIRROR_STATE).as_ref() != Some(&state) {
+                ctx.upsert_search_attributes([ids::MIRROR_STATE.value_set(state)]);
+            }
+            ctx.set_current_details(ctx.state(|workflow| workflow.progress.details()));
+            Ok(())
+        }
+        Err(error) => match failure::of_activity(&error) {
+            Ended::Failed(error) => Err(failure::application(error).into()),
+            Ended::Stopped | Ended::Unstaffed => Err(WorkflowTermination::cancelled()),
+        },
+    }
+}
+
+async fn prepare(ctx: &Context) -> WorkflowResult<()> {
+    let token = ctx.cancellation_token().child_token();
+    ctx.state_mut(|workflow| workflow.preparing = token.clone());
+    let mirror = MirrorRef { mirror: name(ctx) };
+    let source = options::prepare("publication and slot", &token);
+    let mut done = ctx.execute_activity(MirrorActivities::prepare_source, mirror.clone(), source).await;
+    if done.is_ok() {
+        let destination = options::prepare("database and tables", &token);
+        done = ctx.execute_activity(MirrorActivities::prepare_destination, mirror, destination).await;
+    }
+    match done.map_err(|error| failure::of_activity(&error)) {
+        Ok(()) => change(ctx, |progress| {
+            // A drop that came meanwhile stands.
+            let _dropped = progress.apply(Event::Prepared);
+        }),
+        Err(Ended::Failed(error)) => change(ctx, |progress| progress.fail(error)),
+        Err(_) if ctx.cancellation_token().is_cancelled() => return Err(WorkflowTermination::cancelled()),
+        Err(_) => {}
+    }
+    Ok(())
+}
+
+async fn start_stream(ctx: &Context) {
+    let mirror = name(ctx);
+    let options = child_options(&mirror, ids::stream(&mirror, STREAM), "changes of the mirror".to_owned());
+    let input = StreamRef { mirror, stream: STREAM };
+    let started = ctx.start_child_workflow(StreamWorkflow::run, input, options).await;
+    change(ctx, |progress| match started.map(drop) {
+        Err(error) if !failure::is_running_already(&error) => progress.fail(not_started(&error)),
+        _ => progress.stream = Child::Running,
+    });
+}
+
+async fn start_copies(ctx: &Context, shares: Vec<(DueTable, u32)>) {
+    let mirror = name(ctx);
+    for (due, copiers) in shares {
+        let id = ids::snapshot(&mirror, &due.table, due.copy_no);
+        let summary = format!("copy {} of {}, {copiers} copiers", due.copy_no, due.table);
+        let input = snapshot_input(&mirror, &due, copiers);
+        let options = child_options(&mirror, id, summary);
+        let started = ctx.start_child_workflow(SnapshotWorkflow::run, input, options).await;
+        change(ctx, |progress| match started.map(drop) {
+            Err(error) if !failure::is_running_already(&error) => progress.fail(not_started(&error)),
+            _ => progress.copies_started(&due, copiers),
+        });
+    }
+}
+
+fn child_options(mirror: &str, id: String, summary: String) -> ChildWorkflowOptions {
+    ChildWorkflowOptions::builder()
+        .workflow_id(id)
+        .static_summary(summary)
+        .search_attributes(SearchAttributes::new([ids::MIRROR_NAME.value_set(mirror.to_owned())]))
+        .parent_close_policy(ParentClosePolicy::Abandon)
+        // Children are told to stop by name, never by the end of a run of their parent.
+        .cancellation_token(WorkflowCancellationToken::new())
+        .build()
+}
+
+fn not_started(error: &ChildWorkflowStartError) -> Error {
+    Error::new(millrace_terms::Code::Internal, error.to_string())
+}
+
+/// Tells every child that runs to stop. One that is not there has stopped.
+async fn stop(ctx: &Context) {
+    let mirror = name(ctx);
+    let (stream, copies) = ctx.state(|workflow| {
+        let progress = &workflow.progress;
+        (
+            progress.stream,
+            progress
+                .copies
+                .iter()
+                .filter(|(_, copy)| !copy.stopping)
+                .map(|(id, copy)| (*id, copy.clone()))
+                .collect::<Vec<_>>(),
+        )
+    });
+    if stream == Child::Running {
+        let told = cancel(ctx, ids::stream(&mirror, STREAM)).await;
+        change(ctx, |progress| {
+            // Its own report may have come first.
+            if progress.stream == Child::Running {
+                progress.stream = if told { Child::Stopping } else { Child::Stopped };
+            }
+        });
+    }
+    for (id, copy) in copies {
+        let told = cancel(ctx, ids::snapshot(&mirror, &copy.table, copy.copy_no)).await;
+        change(ctx, |progress| match progress.copies.get_mut(&id) {
+            Some(running) if told => running.stopping = true,
+            Some(_) => {
+                progress.copies.remove(&id);
+                progress.stale = true;
+            }
+            None => {}
+        });
+    }
+}
+
+/// Asks a workflow to stop; `false` if there is none.
+async fn cancel(ctx: &Context, id: String) -> bool {
+    let stopped = ctx.external_workflow(id, None).cancel(Some("the mirror stops".to_owned())).await;
+    !matches!(stopped, Err(CancelExternalWorkflowError::NotFound(_)))
+}
+
+/// Removes slot and publication of a mirror that only copies: a slot that nobody reads fills the
+/// source's disk.
+async fn release(ctx: &Context) -> WorkflowResult<()> {
+    let options = options::prepare("slot and publication", &ctx.cancellation_token());
+    let done =
+        ctx.execute_activity(DropActivities::drop_source, MirrorRef { mirror: name(ctx) }, options).await;
+    match done.map_err(|error| failure::of_activity(&error)) {
+        Ok(_) => change(ctx, |progress| progress.released = true),
+        Err(Ended::Failed(error)) => return Err(failure::application(error).into()),
+        Err(_) => return Err(WorkflowTermination::cancelled()),
+    }
+    Ok(())
+}
+
+async fn hand_over(ctx: &Context) -> WorkflowResult<()> {
+    let mirror = name(ctx);
+    let input = ctx.state(|workflow| DropInput {
+        mirror: workflow.mirror.clone(),
+        options: workflow.progress.drop.unwrap_or_default(),
+    });
+    let options = child_options(&mirror, ids::drop(&mirror), "drop the mirror".to_owned());
+    match ctx.start_child_workflow(DropMirrorWorkflow::run, input, options).await {
+        Err(error) if !failure::is_running_already(&error) => Err(error.into()),
+        _ => Ok(()),
+    }
+}

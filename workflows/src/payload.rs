@@ -1,0 +1,303 @@
+//! What travels through Temporal: names, numbers, positions and errors. Histories are kept for
+//! weeks and shown in a UI, so nothing here may hold a secret or a row's value.
+//!
+//! New fields need `#[serde(default)]`: histories of older releases are replayed.
+//!
+//! Pure: no I/O.
+
+use millrace_terms::{Error, Lsn};
+use serde::{Deserialize, Serialize};
+
+use crate::decide::Progress;
+use crate::phase::Phase;
+
+/// Starts a mirror's workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorInput {
+    /// Name of the mirror; everything else is in the catalog.
+    pub mirror: String,
+    /// Where the run before this one stood; none at the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+}
+
+impl MirrorInput {
+    /// The first start.
+    pub fn new(mirror: impl Into<String>) -> Self {
+        Self { mirror: mirror.into(), progress: None }
+    }
+}
+
+/// Names a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorRef {
+    /// Its name.
+    pub mirror: String,
+}
+
+/// Names one stream of a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamRef {
+    /// The mirror.
+    pub mirror: String,
+    /// Number of the stream; the first is 0.
+    pub stream: u32,
+}
+
+/// Names one copy of one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableCopy {
+    /// The mirror.
+    pub mirror: String,
+    /// The table's id in the catalog.
+    pub table_id: i64,
+    /// Its name on the source, `schema.table`.
+    pub table: String,
+    /// Number of the copy; a resync has the next one.
+    pub copy_no: u32,
+}
+
+/// Starts the workflow that copies one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotInput {
+    /// The copy.
+    pub copy: TableCopy,
+    /// Number of COPYs at once, at least 1.
+    pub copiers: u32,
+}
+
+/// What a mirror's workflow tells the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorReport {
+    /// The mirror.
+    pub mirror: String,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Error>,
+    /// Ids of the tables that are being copied; they are not due.
+    #[serde(default)]
+    pub copying: Vec<i64>,
+}
+
+/// What the catalog tells a mirror's workflow.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overview {
+    /// The mirror's state, as the API names it.
+    pub state: String,
+    /// Number of its tables, by state.
+    pub tables: TableCounts,
+    /// Tables to be copied next, at most `parallel_tables`.
+    #[serde(default)]
+    pub due: Vec<DueTable>,
+    /// Most tables copied at once.
+    pub parallel_tables: u32,
+    /// Most COPYs at once, all tables together.
+    pub parallel_partitions: u32,
+    /// Whether the mirror has nothing left to do: it only copies, and every copy is over.
+    #[serde(default)]
+    pub complete: bool,
+}
+
+/// Number of a mirror's tables, by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableCounts {
+    /// All.
+    pub total: u32,
+    /// Not begun.
+    pub pending: u32,
+    /// Being copied, for the first time or again.
+    pub copying: u32,
+    /// Copied, and following.
+    pub streaming: u32,
+    /// Paused.
+    pub paused: u32,
+    /// Stopped by an error.
+    pub error: u32,
+}
+
+/// A table to be copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueTable {
+    /// Its id in the catalog.
+    pub id: i64,
+    /// Its name on the source, `schema.table`.
+    pub table: String,
+    /// Number of the copy to be made.
+    pub copy_no: u32,
+    /// Its size in bytes, estimated; decides how many copiers it gets.
+    pub bytes: u64,
+}
+
+/// How a table was cut up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyPlan {
+    /// Number of partitions.
+    pub partitions: u32,
+    /// Size of the table in bytes.
+    pub bytes: u64,
+}
+
+/// Starts one copier.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copier {
+    /// The copy it takes part in.
+    pub copy: TableCopy,
+    /// Its number among the copiers of this copy, from 0.
+    pub number: u32,
+}
+
+/// What the last attempt of a copier did; attempts before it have recorded theirs in the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopierReport {
+    /// Partitions finished.
+    pub partitions: u32,
+    /// Rows copied.
+    pub rows: u64,
+}
+
+/// A copy that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyResult {
+    /// Rows copied, all copiers together.
+    pub rows: u64,
+}
+
+/// A copy that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyFailure {
+    /// The copy.
+    pub copy: TableCopy,
+    /// Why.
+    pub error: Error,
+}
+
+/// Something worth an event of the mirror that stops nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// The mirror.
+    pub mirror: String,
+    /// The table it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_id: Option<i64>,
+    /// What happened.
+    pub error: Error,
+}
+
+/// How far a stream came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// Everything committed up to here is in the destination.
+    pub position: Lsn,
+}
+
+/// How a child of the mirror's workflow ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Its work is done.
+    Done,
+    /// It was told to stop, and did.
+    Stopped,
+    /// It failed, and trying again does not help until a person did something.
+    Failed(Error),
+}
+
+/// Signal to the mirror's workflow: a copy ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyEnded {
+    /// The table's id in the catalog.
+    pub table_id: i64,
+    /// Number of the copy.
+    pub copy_no: u32,
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// Signal to the mirror's workflow: a stream ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnded {
+    /// Number of the stream.
+    pub stream: u32,
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// Answer of a mirror's workflow to updates and queries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorStatus {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Error>,
+    /// What the catalog said last.
+    pub overview: Overview,
+    /// Whether its stream runs.
+    pub streaming: bool,
+    /// Names of the tables that are being copied.
+    pub copying: Vec<String>,
+}
+
+/// How a mirror is dropped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropOptions {
+    /// Whether the destination tables are dropped too.
+    pub destination_tables: bool,
+}
+
+/// Starts the workflow that drops a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropInput {
+    /// The mirror.
+    pub mirror: String,
+    /// How.
+    pub options: DropOptions,
+}
+
+/// What of a mirror may still be running when it is dropped.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropScope {
+    /// Numbers of its streams.
+    pub streams: Vec<u32>,
+    /// Copies that are not over.
+    pub copies: Vec<TableCopy>,
+}
+
+/// Something that could not be removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// What, such as `replication slot millrace_a1b2c3_shop`.
+    pub object: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// A mirror that was dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropReport {
+    /// The mirror.
+    pub mirror: String,
+    /// What stays behind; empty if everything was removed.
+    pub leftovers: Vec<Leftover>,
+}
+
+/// Starts a check: of a peer, a mirror's specification, or a listing of tables. What is checked,
+/// and the answer, are in the draft.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckInput {
+    /// Id of the draft, a UUID.
+    pub draft: String,
+}
+
+/// What a round of housekeeping did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HousekeepingReport {
+    /// Streams looked at.
+    pub streams: u32,
+    /// Streams whose source could not be reached.
+    pub unreachable: u32,
+    /// Rows of the catalog that were past their time.
+    pub expired: u64,
+}
