@@ -1,0 +1,170 @@
+use std::sync::Arc;
+
+use millrace_terms::{Code, TableName};
+
+use super::{Block, key_equals};
+use crate::table::{ColumnPlan, Identity, OwnColumns, TablePlan};
+use crate::types::{Conversion, Field, TimeRange};
+
+fn column(name: &str, nullable: bool, conversion: Conversion) -> ColumnPlan {
+    ColumnPlan {
+        name: name.to_owned(),
+        attnum: 1,
+        type_oid: 0,
+        typmod: -1,
+        nullable,
+        destination: name.to_owned(),
+        clickhouse_type: conversion.wire_type(),
+        conversion,
+    }
+}
+
+fn plan(columns: Vec<ColumnPlan>) -> Arc<TablePlan> {
+    Arc::new(TablePlan {
+        source: TableName::new("public", "t"),
+        oid: 1,
+        destination: "t".to_owned(),
+        columns,
+        key: vec![0],
+        identity: Identity::Default,
+        order_by: vec![0],
+        partition_by: String::new(),
+        own: OwnColumns {
+            version: "_version".to_owned(),
+            is_deleted: "_is_deleted".to_owned(),
+            synced_at: "_synced_at".to_owned(),
+        },
+    })
+}
+
+fn sample_plan() -> Arc<TablePlan> {
+    plan(vec![
+        column("id", false, Conversion::Int32),
+        column("s", true, Conversion::Text),
+        column("a", true, Conversion::Array(Box::new(Conversion::Text))),
+    ])
+}
+
+fn push_row(block: &mut Block, id: i32, s: Field<'_>, a: &str) {
+    block.push_field(0, Field::Binary(&id.to_be_bytes())).unwrap();
+    block.push_field(1, s).unwrap();
+    block.push_field(2, Field::Text(a.as_bytes())).unwrap();
+}
+
+fn encoded(block: &Block) -> Vec<u8> {
+    let mut out = Vec::new();
+    block.encode_native(7, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn a_block_is_what_the_native_format_says() {
+    let mut block = Block::new(sample_plan(), TimeRange::WIDE);
+    push_row(&mut block, 1, Field::Text(b"x"), "{y,NULL}");
+    block.finish_row(5, false).unwrap();
+    block.push_field(0, Field::Text(b"-2")).unwrap();
+    block.push_default(1);
+    block.push_default(2);
+    block.finish_row(u128::MAX, true).unwrap();
+    assert_eq!(block.rows(), 2);
+
+    let mut expected = vec![6, 2];
+    let mut add = |name: &str, kind: &str, data: &[u8]| {
+        expected.push(name.len() as u8);
+        expected.extend(name.bytes());
+        expected.push(kind.len() as u8);
+        expected.extend(kind.bytes());
+        expected.extend(data);
+    };
+    add("id", "Int32", &[1, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff]);
+    add("s", "Nullable(String)", b"\0\x01\x01x\0");
+    let ends = [2u64.to_le_bytes(), 2u64.to_le_bytes()].concat();
+    add("a", "Array(Nullable(String))", &[&ends[..], b"\0\x01\x01y\0"].concat());
+    add("_version", "UInt128", &[5u128.to_le_bytes(), u128::MAX.to_le_bytes()].concat());
+    add("_is_deleted", "UInt8", &[0, 1]);
+    add("_synced_at", "DateTime64(6)", &[7i64.to_le_bytes(), 7i64.to_le_bytes()].concat());
+    assert_eq!(encoded(&block), expected);
+}
+
+#[test]
+fn an_aborted_row_leaves_no_trace() {
+    let mut block = Block::new(sample_plan(), TimeRange::WIDE);
+    push_row(&mut block, 1, Field::Text(b"x"), "{y}");
+    block.finish_row(1, false).unwrap();
+    let (before, bytes) = (encoded(&block), block.bytes());
+
+    let nested = block.push_field(2, Field::Text(b"{a,b,{c}}")).unwrap_err();
+    assert_eq!(nested.code(), Code::ValueUnrepresentable);
+    block.abort_row();
+    push_row(&mut block, 2, Field::Null, "{a,NULL}");
+    block.abort_row();
+    block.push_field(1, Field::Null).unwrap();
+    block.abort_row();
+    assert_eq!((encoded(&block), block.bytes()), (before.clone(), bytes));
+
+    push_row(&mut block, 2, Field::Null, "{}");
+    block.finish_row(1, false).unwrap();
+    assert!(block.bytes() > bytes);
+    block.clear();
+    assert_eq!((block.rows(), block.bytes()), (0, 0));
+    push_row(&mut block, 1, Field::Text(b"x"), "{y}");
+    block.finish_row(1, false).unwrap();
+    assert_eq!(encoded(&block), before);
+}
+
+#[test]
+fn errors_name_table_and_column_and_never_the_value() {
+    let mut block = Block::new(sample_plan(), TimeRange::WIDE);
+    let null = block.push_field(0, Field::Null).unwrap_err();
+    assert_eq!(null.code(), Code::TableSchemaChanged);
+    let error = block.push_field(0, Field::Text(b"secret")).unwrap_err();
+    assert_eq!(error.metadata().get("table").map(String::as_str), Some("public.t"));
+    assert_eq!(error.metadata().get("column").map(String::as_str), Some("id"));
+    assert!(!error.message().contains("secret"));
+}
+
+#[test]
+fn a_row_must_be_whole() {
+    let mut block = Block::new(sample_plan(), TimeRange::WIDE);
+    block.push_default(0);
+    assert_eq!(block.finish_row(1, false).unwrap_err().code(), Code::Internal);
+    assert_eq!(block.encode_native(0, &mut Vec::new()).unwrap_err().code(), Code::Internal);
+    block.push_default(0);
+    block.push_default(1);
+    block.push_default(2);
+    assert_eq!(block.finish_row(1, false).unwrap_err().code(), Code::Internal);
+    block.abort_row();
+    assert_eq!(block.push_field(3, Field::Null).unwrap_err().code(), Code::Internal);
+}
+
+#[test]
+fn keys_are_compared_as_clickhouse_compares_them() {
+    let equal = |conversion: Conversion, old: Field<'_>, new: Field<'_>| {
+        key_equals(&plan(vec![column("k", true, conversion)]), &[old], &[new]).unwrap()
+    };
+    let text = |text: &'static str| Field::Text(text.as_bytes());
+    let decimal = Conversion::Decimal { precision: 9, scale: 2 };
+    // One key to ClickHouse, though PostgreSQL stores them differently.
+    assert!(equal(decimal.clone(), text("1.0"), text("1.00")));
+    assert!(equal(Conversion::Float64, text("-0"), text("0")));
+    assert!(equal(Conversion::Float32, Field::Binary(&0f32.to_be_bytes()), text("-0")));
+    assert!(equal(Conversion::Float64, text("NaN"), Field::Binary(&(-f64::NAN).to_be_bytes())));
+    assert!(equal(Conversion::Int32, text("7"), Field::Binary(&7i32.to_be_bytes())));
+    assert!(equal(Conversion::Array(Box::new(Conversion::Float64)), text("{0,1}"), text("{-0,1}")));
+    assert!(equal(Conversion::Text, Field::Null, Field::Null));
+    // Two keys.
+    assert!(!equal(decimal, text("1.0"), text("1.01")));
+    assert!(!equal(Conversion::NumericText, text("1.0"), text("1.00")));
+    assert!(!equal(Conversion::Text, text("a"), text("A")));
+    assert!(!equal(Conversion::Text, text(""), Field::Null));
+    assert!(!equal(Conversion::Float64, text("-1"), text("1")));
+    assert!(!equal(Conversion::Array(Box::new(Conversion::Text)), text("{a}"), text("{a,b}")));
+}
+
+#[test]
+fn only_the_key_is_compared() {
+    let plan = plan(vec![column("k", false, Conversion::Text), column("v", false, Conversion::Text)]);
+    let (old, new) = ([Field::Text(b"k"), Field::Null], [Field::Text(b"k"), Field::Text(b"v")]);
+    assert!(key_equals(&plan, &old, &new).unwrap());
+    assert_eq!(key_equals(&plan, &[], &new).unwrap_err().code(), Code::Internal);
+}
