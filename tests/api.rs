@@ -1,0 +1,135 @@
+//! The API's promises that are not about rows: lists, watching, dropping, health, reflection.
+
+use libtest_mimic::Trial;
+use millrace_proto::v1::{self as api, mirror, table};
+use tonic::Code;
+
+use crate::support::bed::Bed;
+use crate::support::{stack, test};
+
+pub fn tests() -> Vec<Trial> {
+    vec![
+        test("api::peers_never_tell_secrets", peers_never_tell_secrets),
+        test("api::lists_source_tables", lists_source_tables),
+        test("api::validate_only_makes_nothing", validate_only_makes_nothing),
+        test("api::watch_follows_a_mirror_to_its_end", watch_follows_a_mirror_to_its_end),
+        test("api::drop_removes_what_was_made", drop_removes_what_was_made),
+        test("api::health_and_reflection", health_and_reflection),
+    ]
+}
+
+async fn peers_never_tell_secrets(bed: Bed) {
+    let name = format!("{}-pg", bed.name);
+    let peer = bed
+        .peers()
+        .get_peer(api::GetPeerRequest { name: name.clone() })
+        .await
+        .expect("the peer")
+        .into_inner();
+    let Some(api::peer::Config::Postgres(config)) = &peer.config else { panic!("{peer:?}") };
+    assert!(config.password.is_none() && config.password_set, "{peer:?}");
+    let listed = bed.peers().list_peers(api::ListPeersRequest::default()).await.expect("peers").into_inner();
+    assert!(listed.peers.iter().any(|p| p.name == name));
+    let valid = bed
+        .peers()
+        .validate_peer(api::ValidatePeerRequest {
+            target: Some(api::validate_peer_request::Target::Name(name)),
+        })
+        .await
+        .expect("a report")
+        .into_inner();
+    assert!(valid.ok && valid.checks.iter().any(|check| check.name == "wal_level"), "{valid:?}");
+}
+
+async fn lists_source_tables(bed: Bed) {
+    bed.sql("create table with_key (id int primary key, t text not null); create table without_key (a numeric(10,2)); create view v as select 1").await;
+    let request = api::ListSourceTablesRequest { name: format!("{}-pg", bed.name), ..Default::default() };
+    let tables = bed.peers().list_source_tables(request).await.expect("tables").into_inner().tables;
+    let names: Vec<&str> = tables.iter().map(|t| t.source.as_str()).collect();
+    assert_eq!(names, ["public.with_key", "public.without_key"]);
+    assert_eq!(tables[0].key_columns, ["id"]);
+    assert!(tables[0].replicable && !tables[1].replicable);
+    assert_eq!(tables[1].columns[0].r#type, "numeric(10,2)");
+}
+
+async fn validate_only_makes_nothing(bed: Bed) {
+    bed.sql("create table t (id int primary key)").await;
+    let request = api::CreateMirrorRequest {
+        mirror: Some(bed.mirror(&["public.*"])),
+        validate_only: true,
+        ..Default::default()
+    };
+    let mirror = bed.mirrors().create_mirror(request).await.expect("it would work").into_inner();
+    assert_eq!(mirror.tables.len(), 1);
+    assert_eq!((mirror.tables[0].source.as_str(), mirror.tables[0].destination.as_str()), ("public.t", "t"));
+    assert_eq!(bed.get().await.expect_err("nothing was made").code(), Code::NotFound);
+}
+
+async fn watch_follows_a_mirror_to_its_end(bed: Bed) {
+    bed.sql("create table t (id int primary key); insert into t select generate_series(1, 1000)").await;
+    bed.create(bed.mirror(&["public.t"])).await.expect("a mirror");
+    let request = api::WatchMirrorRequest { name: bed.name.clone() };
+    let mut watched = bed.mirrors().watch_mirror(request).await.expect("a stream").into_inner();
+    loop {
+        let seen =
+            watched.message().await.expect("an update").expect("the mirror lives").mirror.expect("a mirror");
+        if seen.state() == mirror::State::Running {
+            assert_eq!(
+                (seen.tables[0].state(), seen.tables[0].rows_copied),
+                (table::State::Streaming, 1_000)
+            );
+            break;
+        }
+    }
+    let delete = api::DeleteMirrorRequest { name: bed.name.clone(), ..Default::default() };
+    assert!(bed.mirrors().delete_mirror(delete).await.expect("deleted").into_inner().done);
+    while watched.message().await.expect("the watch ends without an error").is_some() {}
+}
+
+async fn drop_removes_what_was_made(bed: Bed) {
+    bed.sql("create table t (id int primary key); insert into t values (1)").await;
+    bed.mirror_streaming(&["public.t"]).await;
+    let delete = |drop_destination| api::DeleteMirrorRequest {
+        name: bed.name.clone(),
+        drop_destination,
+        ..Default::default()
+    };
+    let dropped = bed.mirrors().delete_mirror(delete(false)).await.expect("deleted").into_inner();
+    assert!(dropped.done && dropped.leftovers.is_empty(), "{dropped:?}");
+    assert_eq!(bed.get().await.expect_err("gone").code(), Code::NotFound);
+    let sql = "select (select count(*) from pg_replication_slots where database = current_database()) + (select count(*) from pg_publication)";
+    let left: i64 = bed.source.query_one(sql, &[]).await.expect("a count").get(0);
+    assert_eq!(left, 0, "slot and publication are gone");
+    assert_eq!(bed.clickhouse.query("select count() from t").await.expect("the table stays").trim(), "1");
+    bed.clickhouse.query("drop table t sync").await.expect("by hand");
+    bed.mirror_streaming(&["public.t"]).await;
+    bed.mirrors().delete_mirror(delete(true)).await.expect("deleted");
+    bed.clickhouse.query("select count() from t").await.expect_err("the table was dropped, too");
+}
+
+async fn health_and_reflection(bed: Bed) {
+    let mut health = tonic_health::pb::health_client::HealthClient::new(bed.api.clone());
+    for service in ["", "millrace.v1.MirrorService"] {
+        let request = tonic_health::pb::HealthCheckRequest { service: service.into() };
+        let status = health.check(request).await.expect("health").into_inner().status();
+        assert_eq!(status, tonic_health::pb::health_check_response::ServingStatus::Serving, "{service:?}");
+    }
+    let mut reflection =
+        tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(bed.api.clone());
+    let request = tonic_reflection::pb::v1::ServerReflectionRequest {
+        message_request: Some(
+            tonic_reflection::pb::v1::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+        ..Default::default()
+    };
+    let mut answers = reflection
+        .server_reflection_info(tokio_stream::once(request))
+        .await
+        .expect("reflection")
+        .into_inner();
+    let answer = format!("{:?}", answers.message().await.expect("an answer"));
+    for service in ["millrace.v1.PeerService", "millrace.v1.MirrorService", "millrace.v1.SystemService"] {
+        assert!(answer.contains(service), "{service}: {answer}");
+    }
+    assert!(stack::endpoints().http.starts_with("http://"));
+}

@@ -1,0 +1,39 @@
+//! End-to-end tests: the real binary, PostgreSQL, Temporal and ClickHouse, as a user runs them.
+//!
+//! All tests share one `millrace dev`; each has databases, peers and mirrors of its own, so they run
+//! side by side. Tests that kill something of ours start servers and workers of their own on the
+//! shared databases ([`support::cell`]). One file per behaviour; names say what a user would notice.
+//!
+//! The harness is `libtest-mimic` and not the standard one, because the shared stack must be stopped
+//! when the last test is over.
+
+mod support;
+
+mod api;
+mod crash;
+mod refusals;
+mod snapshot;
+mod stream;
+mod temporal;
+mod user;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials: Vec<Trial> = [
+        api::tests(),
+        crash::tests(),
+        refusals::tests(),
+        snapshot::tests(),
+        stream::tests(),
+        temporal::tests(),
+        user::tests(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    support::stack::stop();
+    conclusion.exit();
+}
