@@ -24,7 +24,7 @@ async fn workflows_are_readable_and_hold_no_secret(bed: Bed) {
     bed.sql("update t set v = v || '!'").await;
     bed.wait_equal("t", "t").await;
 
-    let address = stack::endpoints().temporal.parse().expect("a URL");
+    let address: url::Url = stack::endpoints().temporal.parse().expect("a URL");
     let connection =
         Connection::connect(ConnectionOptions::new(address).identity("e2e").build()).await.expect("Temporal");
     let client = Client::new(connection, ClientOptions::new("default").build()).expect("a client");

@@ -6,10 +6,11 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::support::bed::Bed;
-use crate::support::{stack, test};
+use crate::support::{http, stack, test};
 
 pub fn tests() -> Vec<Trial> {
     vec![
+        test("user::dev_tells_where_everything_is", dev_tells_where_everything_is),
         test("user::creates_watches_and_drops_a_mirror", creates_watches_and_drops_a_mirror),
         test("user::applies_a_file_twice", applies_a_file_twice),
         test("user::errors_name_cause_and_remedy", errors_name_cause_and_remedy),
@@ -121,4 +122,32 @@ async fn errors_name_cause_and_remedy(bed: Bed) {
     assert_eq!(typo.status.code(), Some(2));
     let text = String::from_utf8_lossy(&typo.stderr).into_owned();
     assert!(text.contains("sauce") && text.contains("source") && text.contains('3'), "{text}");
+}
+
+async fn dev_tells_where_everything_is(_bed: Bed) {
+    let stack = stack::endpoints();
+    let pids = &stack.pids;
+    let single = [pids.server, pids.temporal, pids.clickhouse, pids.catalog, pids.source];
+    assert_eq!(
+        (pids.workers.len(), stack.metrics.len()),
+        (2, 3),
+        "two workers; metrics of them and of the server"
+    );
+    for pid in single.iter().chain(&pids.workers) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), None).expect("the process lives");
+    }
+    let mut pages =
+        vec![format!("{}/healthz", stack.http), format!("{}/readyz", stack.http), stack.temporal_ui.clone()];
+    pages.extend(
+        stack
+            .metrics
+            .iter()
+            .map(|url| if url.ends_with("/metrics") { url.clone() } else { format!("{url}/metrics") }),
+    );
+    for page in pages {
+        let rest = page.strip_prefix("http://").expect("an http URL");
+        let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let answer = http::get(address, &format!("/{path}")).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200") || answer.starts_with("HTTP/1.1 30"), "{page}: {answer}");
+    }
 }

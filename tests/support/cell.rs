@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::bed::{Bed, connect};
-use super::{stack, wait};
+use super::{http, stack, wait};
 
 /// Longest wait for a process to answer: a debug build on two busy cores.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -28,8 +28,6 @@ pub struct Cell {
 
 /// A process of ours. It is killed when it is dropped.
 pub struct Process {
-    /// What it is, for messages.
-    pub role: String,
     child: Child,
     metrics_port: u16,
 }
@@ -149,19 +147,13 @@ impl Cell {
             .stderr(log)
             .spawn()
             .expect("a process");
-        Process { role: role.to_owned(), child, metrics_port }
+        Process { child, metrics_port }
     }
 }
 
 /// `GET /readyz` answers 200.
 async fn ready(port: u16) -> Result<(), String> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut stream =
-        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
-    let request = b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    stream.write_all(request).await.map_err(|error| error.to_string())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.map_err(|error| error.to_string())?;
+    let answer = http::get(&format!("127.0.0.1:{port}"), "/readyz").await?;
     if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer) }
 }
 

@@ -4,12 +4,14 @@
 //! - [`bed`]: what one test works with: a source database, a ClickHouse database, two peers.
 //! - [`cell`]: servers and workers of a test's own, to be killed.
 //! - [`equal`]: whether a destination table is the source table.
+//! - [`http`]: `GET`.
 //! - [`wait`]: waiting for something to become true.
 
 pub mod bed;
 pub mod cell;
 pub mod clickhouse;
 pub mod equal;
+pub mod http;
 pub mod stack;
 pub mod wait;
 
