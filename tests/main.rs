@@ -7,6 +7,8 @@
 //! The harness is `libtest-mimic` and not the standard one, because the shared stack must be stopped
 //! when the last test is over.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by a panic.
+
 mod support;
 
 mod api;

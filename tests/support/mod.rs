@@ -4,7 +4,7 @@
 //! - [`bed`]: what one test works with: a source database, a ClickHouse database, two peers.
 //! - [`cell`]: servers and workers of a test's own, to be killed.
 //! - [`equal`]: whether a destination table is the source table.
-//! - [`http`]: `GET`.
+//! - [`http`]: a probe over HTTP.
 //! - [`wait`]: waiting for something to become true.
 
 pub mod bed;
