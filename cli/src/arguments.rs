@@ -5,7 +5,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
-use crate::{demo, dev, embedded_clickhouse, migrate, server, worker};
+use crate::{demo, dev, embedded_clickhouse, health, migrate, server, worker};
 
 /// Millrace replicates PostgreSQL into ClickHouse.
 #[derive(Debug, Parser)]
@@ -44,6 +44,8 @@ pub enum Command {
     Worker(worker::WorkerArguments),
     /// Bring the catalog's schema to what this release needs
     Migrate(migrate::MigrateArguments),
+    /// Ask a server or a worker how it is: exit 0 if well
+    Health(health::HealthArguments),
     /// The embedded ClickHouse server; started by `dev`
     #[command(hide = true)]
     EmbeddedClickhouse(embedded_clickhouse::EmbeddedClickhouseArguments),
@@ -57,7 +59,7 @@ impl Command {
             | Command::Worker(_)
             | Command::Migrate(_)
             | Command::EmbeddedClickhouse(_) => Speaker::Process,
-            Command::Demo(_) | Command::Dev(_) => Speaker::Command,
+            Command::Demo(_) | Command::Dev(_) | Command::Health(_) => Speaker::Command,
         }
     }
 }

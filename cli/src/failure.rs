@@ -30,8 +30,9 @@ pub struct Failure {
     pub message: String,
     /// What to do, if known.
     pub remedy: Option<String>,
-    /// Fields of the request that are wrong, with the reason.
-    pub fields: Vec<(String, String)>,
+    /// Fields of the request or objects that are at fault, each with the reason. Empty if the message
+    /// names the only one.
+    pub faults: Vec<(String, String)>,
 }
 
 impl Failure {
@@ -65,7 +66,7 @@ impl From<&Error> for Failure {
             class: error.code().class(),
             message: error.message().to_owned(),
             remedy: Some(error.remedy().to_owned()),
-            fields: Vec::new(),
+            faults: Vec::new(),
         }
     }
 }
@@ -79,15 +80,20 @@ impl From<tonic::Status> for Failure {
         let remedy = info
             .and_then(|info| info.metadata.get(REMEDY_KEY).cloned())
             .or_else(|| known.map(|code| code.remedy().to_owned()));
-        let fields = details.bad_request().map(|request| {
-            request.field_violations.iter().map(|v| (v.field.clone(), v.description.clone())).collect()
-        });
+        let fields = details.bad_request().map(|request| request.field_violations.as_slice());
+        let fields = fields.unwrap_or_default().iter().map(|v| (v.field.clone(), v.description.clone()));
+        let objects = details.precondition_failure().map(|failure| failure.violations.as_slice());
+        let objects = objects.unwrap_or_default().iter().map(|v| (v.subject.clone(), v.description.clone()));
+        let mut faults: Vec<_> = fields.chain(objects).collect();
+        if faults.len() == 1 {
+            faults.clear();
+        }
         Self {
             code: reason.unwrap_or_else(|| grpc_name(status.code()).to_owned()),
             class: grpc_class(status.code()),
             message: status.message().to_owned(),
             remedy,
-            fields: fields.unwrap_or_default(),
+            faults,
         }
     }
 }
@@ -134,8 +140,8 @@ fn grpc_name(code: tonic::Code) -> &'static str {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.message)?;
-        for (field, why) in &self.fields {
-            write!(f, "\n  field: {field}: {why}")?;
+        for (object, why) in &self.faults {
+            write!(f, "\n     at: {object}: {why}")?;
         }
         if let Some(remedy) = &self.remedy {
             write!(f, "\n remedy: {remedy}")?;
@@ -185,7 +191,8 @@ mod tests {
             "millrace.dev",
             [("remedy".to_owned(), "ALTER TABLE t ADD PRIMARY KEY (id);".to_owned())],
         );
-        details.add_bad_request_violation("tables[0].source", "no key");
+        details.add_precondition_failure_violation("TABLE_WITHOUT_KEY", "public.t", "no primary key");
+        details.add_precondition_failure_violation("TABLE_WITHOUT_KEY", "public.u", "a partial index");
         let status = tonic::Status::with_error_details(
             tonic::Code::FailedPrecondition,
             "public.t has no primary key and no replica identity",
@@ -195,7 +202,8 @@ mod tests {
         assert_eq!(failure.exit_code(), 2);
         insta::assert_snapshot!(failure, @r"
         error: public.t has no primary key and no replica identity
-          field: tables[0].source: no key
+             at: public.t: no primary key
+             at: public.u: a partial index
          remedy: ALTER TABLE t ADD PRIMARY KEY (id);
            code: TABLE_WITHOUT_KEY
         ");

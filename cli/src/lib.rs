@@ -3,6 +3,7 @@
 //! - [`arguments`]: the command line; one module per noun below it.
 //! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
+//! - [`health`]: asks a process how it is, for container platforms.
 //! - [`settings`]: settings that several processes share.
 //! - [`environment`]: the table of all environment variables, read off the command line's definition.
 //! - [`failure`]: what an error looks like to a user, and the exit code.
@@ -16,6 +17,7 @@ pub mod dev;
 pub mod embedded_clickhouse;
 pub mod environment;
 pub mod failure;
+pub mod health;
 pub mod logs;
 pub mod migrate;
 pub mod server;
@@ -63,6 +65,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Server(arguments) => Box::pin(server::run(arguments)).await,
         Command::Worker(arguments) => Box::pin(worker::run(arguments)).await,
         Command::Migrate(arguments) => Box::pin(migrate::run(arguments)).await,
+        Command::Health(arguments) => Box::pin(health::run(arguments)).await,
         Command::EmbeddedClickhouse(arguments) => Box::pin(embedded_clickhouse::run(arguments)).await,
     }
 }

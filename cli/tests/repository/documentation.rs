@@ -1,0 +1,168 @@
+//! The documentation is true: generated pages are what the code would generate, links lead somewhere,
+//! and states are those of the API. `UPDATE_DOCS=1` writes the generated pages.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use millrace::arguments::Arguments;
+use millrace::{environment, failure};
+use millrace_proto::v1;
+use millrace_terms::{Class, Code};
+
+use crate::{path, read};
+
+/// Put under the title of every generated page.
+const GENERATED: &str = "Generated from the code; a test compares. To update: `UPDATE_DOCS=1 cargo test -p millrace --test repository`.";
+
+/// Compares a generated page, or writes it.
+fn check(page: &str, expected: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path(page), expected).unwrap();
+        return;
+    }
+    let found = read(page);
+    if let Some((number, (old, new))) =
+        found.lines().zip(expected.lines()).enumerate().find(|(_, (old, new))| old != new)
+    {
+        panic!("{page}:{} is\n{old}\nand should be\n{new}\n{GENERATED}", number + 1);
+    }
+    assert!(found == expected, "{page} has another length than it should have. {GENERATED}");
+}
+
+#[test]
+fn error_codes() {
+    let mut page = format!("# Error codes\n\n{GENERATED}\n\n");
+    page.push_str(
+        "The same code stands in gRPC's `ErrorInfo.reason`, in the CLI's output, in states, events, logs, and as the type of a failed \
+         activity in Temporal. Codes are never renamed and never reused.\n\n\
+         **Class** decides the gRPC status. **Exit** is the CLI's exit code. **Retried**: the same call may succeed later with nothing changed \
+         by a person, so the workers go on trying by themselves.\n",
+    );
+    for code in Code::ALL {
+        let retried = if code.is_retryable() { "yes" } else { "no" };
+        write!(
+            page,
+            "\n## {code}\n\n{summary}\n\n{remedy}\n\nClass {class} · exit {exit} · retried: {retried}\n",
+            summary = code.summary(),
+            remedy = code.remedy(),
+            class = class_name(code.class()),
+            exit = failure::exit_code(code.class()),
+        )
+        .unwrap();
+    }
+    check("docs/reference/errors.md", &page);
+}
+
+/// As gRPC writes it.
+fn class_name(class: Class) -> String {
+    let mut name = String::new();
+    for c in format!("{class:?}").chars() {
+        if c.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+    }
+    name
+}
+
+#[test]
+fn environment_variables() {
+    let mut page = format!("# Environment variables\n\n{GENERATED}\n\n");
+    page.push_str(
+        "Every setting is a flag and an environment variable of the same name; a flag outranks its variable. A secret can be given as the path of \
+         a file, too (`*_FILE`); one of the two, not both.\n\n| Variable | Read by | Default | Meaning |\n|---|---|---|---|\n",
+    );
+    for variable in environment::variables().values() {
+        let everywhere = variable.commands.contains_key("");
+        let commands: Vec<_> = variable.commands.keys().filter(|name| !name.contains(' ')).cloned().collect();
+        let read_by = if everywhere { "all".to_owned() } else { commands.join(", ") };
+        let mut defaults: Vec<_> =
+            variable.commands.values().flatten().map(|value| format!("`{value}`")).collect();
+        defaults.dedup();
+        let secret = if variable.is_secret { " Secret." } else { "" };
+        let help = variable.help.trim_end_matches('.');
+        writeln!(page, "| `{}` | {read_by} | {} | {help}.{secret} |", variable.name, defaults.join(", "))
+            .unwrap();
+    }
+    page.push_str("\nWhat a process cannot start without, one of each line:\n\n");
+    for command in ["server", "worker", "migrate"] {
+        for alternatives in environment::required(command) {
+            let alternatives: Vec<_> = alternatives.iter().map(|name| format!("`{name}`")).collect();
+            writeln!(page, "- {command}: {}", alternatives.join(" or ")).unwrap();
+        }
+    }
+    check("docs/reference/environment.md", &page);
+}
+
+#[test]
+fn command_line() {
+    let mut page = format!("# Command line\n\n{GENERATED}\n\n");
+    page.push_str(
+        "| Exit code | Meaning |\n|---|---|\n| 0 | Done. |\n| 1 | A defect, or anything not foreseen. |\n\
+         | 2 | The request is wrong: malformed, not found, exists already, or something is not as it must be. |\n\
+         | 3 | The environment is: unreachable, unauthenticated, denied. |\n\n\
+         An error is written to stderr as its cause, the remedy and the [code](errors.md).\n",
+    );
+    let mut command = Arguments::command().term_width(100);
+    command.build();
+    render(&command, "", &mut page);
+    check("docs/reference/cli.md", &page);
+}
+
+fn render(command: &clap::Command, parents: &str, page: &mut String) {
+    let name = format!("{parents}{}", command.get_name());
+    let is_root = parents.is_empty();
+    let mut shown = command.clone().term_width(100).bin_name(&name).mut_args(|arg| {
+        // What all commands have is said once; and the page must not hold this machine's environment.
+        let is_common = arg.is_global_set() || ["help", "version"].contains(&arg.get_id().as_str());
+        arg.hide_env_values(true).hide(is_common && !is_root)
+    });
+    let help = shown.render_long_help().to_string();
+    let help: Vec<_> = help.lines().map(str::trim_end).collect();
+    write!(page, "\n## {name}\n\n```text\n{}\n```\n", help.join("\n").trim_end()).unwrap();
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        render(sub, &format!("{name} "), page);
+    }
+}
+
+#[test]
+fn states_are_those_of_the_api() {
+    let page = read("docs/reference/states.md");
+    let names = (1..=16).flat_map(|n| {
+        let mirror = v1::mirror::State::try_from(n).ok().map(|state| state.as_str_name());
+        let table = v1::table::State::try_from(n).ok().map(|state| state.as_str_name());
+        [mirror, table].into_iter().flatten()
+    });
+    for name in names {
+        assert!(page.contains(&format!("| `{name}` |")), "docs/reference/states.md lacks {name}");
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = vec![path("README.md"), path("ARCHITECTURE.md"), path("CONTRIBUTING.md")];
+    collect_pages(&path("docs"), &mut pages);
+    assert!(pages.len() > 10);
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            assert!(page.parent().unwrap().join(file).exists(), "{}: {target}", page.display());
+        }
+    }
+}
+
+fn collect_pages(folder: &Path, pages: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect_pages(&path, pages);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            pages.push(path);
+        }
+    }
+}
