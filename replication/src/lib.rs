@@ -4,6 +4,9 @@
 //! - [`types`]: the table of types, and the transcoding of one value in either of its wire forms.
 //! - [`block`]: rows of one table on their way to ClickHouse, column by column.
 //! - [`check`]: one verdict of a validation.
+//! - [`postgres`]: everything that is asked of a source outside its replication protocol.
+//! - [`pgoutput`]: the decoder of the replication protocol's messages.
+//! - [`version`]: the versions of rows, and why they make the destination equal to the source.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -11,7 +14,10 @@ pub mod block;
 pub mod check;
 mod column;
 mod native;
+pub mod pgoutput;
+pub mod postgres;
 pub mod table;
 pub mod types;
+pub mod version;
 
 pub use block::{Block, key_equals};

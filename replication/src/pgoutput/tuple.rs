@@ -1,0 +1,105 @@
+//! A row as it is in a message. Pure.
+//!
+//! A tuple keeps its bytes as they came and is walked field by field; its structure is verified once,
+//! when it is read, so that walking it needs no error. Nothing is allocated.
+
+use bytes::Bytes;
+use millrace_terms::Result;
+
+use super::read::{Reader, violation};
+
+/// A row: one [`Datum`] for each column of its relation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuple {
+    columns: u16,
+    /// For each column its kind, and for values their length and bytes.
+    body: Bytes,
+}
+
+/// One value of a [`Tuple`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Datum<'a> {
+    /// NULL, or a column that is not told.
+    Null,
+    /// A TOASTed value that did not change, and is not sent.
+    Unchanged,
+    /// A value in text form.
+    Text(&'a [u8]),
+    /// A value in binary form.
+    Binary(&'a [u8]),
+}
+
+impl Tuple {
+    pub(super) fn read(reader: &mut Reader) -> Result<Self> {
+        let columns = reader.u16("a number of columns")?;
+        let length = measure(columns, reader.peek())?;
+        Ok(Self { columns, body: reader.take(length, "a row")? })
+    }
+
+    /// Number of columns.
+    pub fn columns(&self) -> usize {
+        usize::from(self.columns)
+    }
+
+    /// Bytes on the wire.
+    pub fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The values, in the order of the relation's columns.
+    #[inline]
+    pub fn datums(&self) -> Datums<'_> {
+        Datums { rest: &self.body }
+    }
+
+    /// The bytes of a value of this tuple without copying them.
+    ///
+    /// # Panics
+    /// If `value` is not one of this tuple's values.
+    pub fn share(&self, value: &[u8]) -> Bytes {
+        self.body.slice_ref(value)
+    }
+}
+
+/// Walks the values of a tuple.
+#[derive(Debug, Clone)]
+pub struct Datums<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Datums<'a> {
+    type Item = Datum<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Datum<'a>> {
+        let (kind, rest) = self.rest.split_first()?;
+        let (datum, rest) = match kind {
+            b'n' => (Datum::Null, rest),
+            b'u' => (Datum::Unchanged, rest),
+            kind => {
+                let (length, rest) = rest.split_first_chunk::<4>()?;
+                let (value, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+                (if *kind == b'b' { Datum::Binary(value) } else { Datum::Text(value) }, rest)
+            }
+        };
+        self.rest = rest;
+        Some(datum)
+    }
+}
+
+/// Length of a tuple of so many columns at the front of `bytes`.
+fn measure(columns: u16, bytes: &[u8]) -> Result<usize> {
+    let mut rest = bytes;
+    for _ in 0..columns {
+        let (kind, after) = rest.split_first().ok_or_else(|| violation("a row that ends early"))?;
+        rest = match kind {
+            b'n' | b'u' => after,
+            b't' | b'b' => after
+                .split_first_chunk::<4>()
+                .and_then(|(length, value)| value.get(u32::from_be_bytes(*length) as usize..))
+                .ok_or_else(|| violation("a row that ends within a value"))?,
+            _ => return Err(violation("a value of an unknown form")),
+        };
+    }
+    Ok(bytes.len() - rest.len())
+}

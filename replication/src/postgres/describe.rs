@@ -1,0 +1,239 @@
+//! Which tables a source has, and what they look like. I/O; judgement is in [`TableShape`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millrace_terms::{Code, Error, Result, TableName};
+
+pub use super::shape::{Leaf, ShapeColumn, SourceIdentity, TableKind, TableShape, UniqueIndex};
+use super::{Session, from_sql};
+use crate::types::{CATALOG_QUERY, SourceColumn, TypeCatalog, TypeRow};
+
+/// Tables of users: system schemas and what lives in other sessions are left out.
+const TABLES: &str = "
+select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text,
+       c.relispartition, greatest(c.reltuples, 0)::int8,
+       case when c.relkind in ('r', 'm') then coalesce(pg_catalog.pg_table_size(c.oid), 0) else 0 end,
+       pg_catalog.has_table_privilege(c.oid, 'SELECT'),
+       (select pg_catalog.count(*) from pg_catalog.pg_inherits i
+         join pg_catalog.pg_class h on h.oid = i.inhrelid
+        where i.inhparent = c.oid and not h.relispartition)::int4
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace";
+
+const LISTED: &str = "
+ where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
+   and n.nspname <> 'information_schema' and n.nspname not like 'pg\\_%'
+ order by n.nspname, c.relname";
+
+const NAMED: &str = "
+  join unnest($1::text[], $2::text[]) w (s, t) on w.s = n.nspname and w.t = c.relname
+ where c.relkind in ('r', 'p', 'v', 'm', 'f')
+ order by n.nspname, c.relname";
+
+const LEAVES: &str = "
+select r.oid, c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
+       greatest(c.reltuples, 0)::int8,
+       case when c.relkind = 'r' then coalesce(pg_catalog.pg_table_size(c.oid), 0) else 0 end
+  from unnest($1::oid[]) r (oid)
+  cross join lateral pg_catalog.pg_partition_tree(r.oid) l
+  join pg_catalog.pg_class c on c.oid = l.relid
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where l.isleaf and c.relkind <> 'p'
+ order by c.oid";
+
+const COLUMNS: &str = "
+select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated <> '',
+       pg_catalog.format_type(a.atttypid, a.atttypmod)
+  from pg_catalog.pg_attribute a
+ where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
+ order by a.attrelid, a.attnum";
+
+const INDEXES: &str = "
+select i.indrelid, i.indexrelid, c.relname, i.indisprimary, i.indisreplident, i.indimmediate,
+       i.indisvalid and i.indisready and i.indislive, i.indpred is not null,
+       (i.indkey::int2[])[0:i.indnkeyatts - 1]
+  from pg_catalog.pg_index i
+  join pg_catalog.pg_class c on c.oid = i.indexrelid
+ where i.indrelid = any ($1::oid[]) and i.indisunique
+ order by i.indrelid, i.indisprimary desc, i.indexrelid";
+
+/// Every table of users that is not itself a partition, whether it can be replicated or not.
+///
+/// # Errors
+/// Those of [`from_sql`].
+pub async fn list(session: &Session) -> Result<Vec<TableShape>> {
+    let rows = session.query(&format!("{TABLES}{LISTED}"), &[]).await.map_err(failed)?;
+    shapes(session, &rows).await
+}
+
+/// The named relations, in the order of `names`.
+///
+/// # Errors
+/// `SOURCE_TABLE_MISSING` naming the first that does not exist, and those of [`from_sql`].
+pub async fn describe(session: &Session, names: &[TableName]) -> Result<Vec<TableShape>> {
+    let mut found = find(session, names).await?;
+    let missing = |name: &TableName| {
+        Error::new(Code::SourceTableMissing, format!("the source has no table {name}"))
+            .with("table", name.to_string())
+    };
+    names.iter().map(|name| found.remove(name).ok_or_else(|| missing(name))).collect()
+}
+
+/// Those of the named relations that exist.
+///
+/// # Errors
+/// Those of [`from_sql`].
+pub async fn find(session: &Session, names: &[TableName]) -> Result<BTreeMap<TableName, TableShape>> {
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+    let rows = session.query(&format!("{TABLES}{NAMED}"), &[&schemas, &tables]).await.map_err(failed)?;
+    let shapes = shapes(session, &rows).await?;
+    Ok(shapes.into_iter().map(|shape| (shape.name.clone(), shape)).collect())
+}
+
+fn failed(error: tokio_postgres::Error) -> Error {
+    from_sql("reading the source's catalog", &error)
+}
+
+async fn shapes(session: &Session, tables: &[tokio_postgres::Row]) -> Result<Vec<TableShape>> {
+    let mut shapes: Vec<TableShape> = tables.iter().map(bare_shape).collect();
+    let partitioned: Vec<u32> =
+        shapes.iter().filter(|s| s.kind == TableKind::Partitioned).map(|s| s.oid).collect();
+    let leaves = session.query(LEAVES, &[&partitioned]).await.map_err(failed)?;
+
+    let mut oids: Vec<u32> = shapes.iter().map(|shape| shape.oid).collect();
+    oids.extend(leaves.iter().map(|row| row.get::<_, u32>(1)));
+    let mut columns = columns(session, &oids).await?;
+    let mut indexes = indexes(session, &oids).await?;
+
+    for shape in &mut shapes {
+        shape.columns = columns.remove(&shape.oid).unwrap_or_default();
+        shape.indexes = indexes.remove(&shape.oid).unwrap_or_default();
+        if shape.kind == TableKind::Ordinary {
+            let leaf = Leaf { oid: shape.oid, name: shape.name.clone(), key: key_names(shape), local: true };
+            shape.leaves.push(leaf);
+        }
+    }
+    for row in &leaves {
+        let (root, oid): (u32, u32) = (row.get(0), row.get(1));
+        let Some(shape) = shapes.iter_mut().find(|shape| shape.oid == root) else { continue };
+        let name = TableName::new(row.get::<_, String>(2), row.get::<_, String>(3));
+        // A leaf is judged like a table of its own: the log follows the leaf's identity.
+        let judged = TableShape {
+            identity: identity(row.get(5)),
+            columns: columns.remove(&oid).unwrap_or_default(),
+            indexes: indexes.remove(&oid).unwrap_or_default(),
+            leaves: Vec::new(),
+            ..shape.clone()
+        };
+        let key = key_for_root(&judged, shape);
+        let local = row.get::<_, &str>(4) == "r";
+        shape.leaves.push(Leaf { oid, name, key, local });
+        shape.rows_estimated += row.get::<_, i64>(6).unsigned_abs();
+        shape.bytes += row.get::<_, i64>(7).unsigned_abs();
+    }
+    Ok(shapes)
+}
+
+fn key_names(shape: &TableShape) -> Option<BTreeSet<String>> {
+    let (key, _) = shape.key().ok()?;
+    Some(shape.names(&key))
+}
+
+/// The key of a leaf. With the identity FULL every key of the root is known of each old row.
+fn key_for_root(leaf: &TableShape, root: &TableShape) -> Option<BTreeSet<String>> {
+    if leaf.identity == SourceIdentity::Full { key_names(root) } else { key_names(leaf) }
+}
+
+fn bare_shape(row: &tokio_postgres::Row) -> TableShape {
+    let kind = match row.get::<_, &str>(3) {
+        "r" => TableKind::Ordinary,
+        "p" => TableKind::Partitioned,
+        _ => TableKind::Other,
+    };
+    // Statistics of a partitioned table are the sum of its leaves'.
+    let rows_estimated = if kind == TableKind::Partitioned { 0 } else { row.get::<_, i64>(7) };
+    TableShape {
+        name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+        oid: row.get(0),
+        kind,
+        logged: row.get::<_, &str>(4) == "p",
+        readable: row.get(9),
+        identity: identity(row.get(5)),
+        columns: Vec::new(),
+        indexes: Vec::new(),
+        leaves: Vec::new(),
+        heirs: row.get::<_, i32>(10).unsigned_abs(),
+        rows_estimated: rows_estimated.unsigned_abs(),
+        bytes: row.get::<_, i64>(8).unsigned_abs(),
+    }
+}
+
+fn identity(text: &str) -> SourceIdentity {
+    match text {
+        "d" => SourceIdentity::Default,
+        "i" => SourceIdentity::Index,
+        "f" => SourceIdentity::Full,
+        _ => SourceIdentity::Nothing,
+    }
+}
+
+async fn columns(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, Vec<ShapeColumn>>> {
+    let rows = session.query(COLUMNS, &[&oids]).await.map_err(failed)?;
+    let types = types(session, rows.iter().map(|row| row.get(3)).collect()).await?;
+    let mut columns: BTreeMap<u32, Vec<ShapeColumn>> = BTreeMap::new();
+    for row in &rows {
+        let type_oid = row.get(3);
+        let column = SourceColumn {
+            name: row.get(1),
+            attnum: row.get(2),
+            type_oid,
+            typmod: row.get(4),
+            nullable: !row.get::<_, bool>(5),
+        };
+        columns.entry(row.get(0)).or_default().push(ShapeColumn {
+            plan: types.plan_column(column),
+            type_name: row.get(7),
+            generated: row.get(6),
+            binary_known: types.binary_known(type_oid),
+        });
+    }
+    Ok(columns)
+}
+
+/// What the source's catalog tells of types, and of those they are made of.
+pub(crate) async fn types(session: &Session, oids: BTreeSet<u32>) -> Result<TypeCatalog> {
+    let oids: Vec<u32> = oids.into_iter().collect();
+    let rows = session.query(CATALOG_QUERY, &[&oids]).await.map_err(failed)?;
+    let letter = |text: &str, otherwise| text.chars().next().unwrap_or(otherwise);
+    Ok(rows
+        .iter()
+        .map(|row| TypeRow {
+            oid: row.get(0),
+            name: row.get(1),
+            kind: letter(row.get(2), 'p'),
+            element: row.get(3),
+            base: row.get(4),
+            base_typmod: row.get(5),
+            delimiter: letter(row.get(6), ','),
+        })
+        .collect())
+}
+
+async fn indexes(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, Vec<UniqueIndex>>> {
+    let rows = session.query(INDEXES, &[&oids]).await.map_err(failed)?;
+    let mut indexes: BTreeMap<u32, Vec<UniqueIndex>> = BTreeMap::new();
+    for row in &rows {
+        indexes.entry(row.get(0)).or_default().push(UniqueIndex {
+            oid: row.get(1),
+            name: row.get(2),
+            primary: row.get(3),
+            marked: row.get(4),
+            immediate: row.get(5),
+            valid: row.get(6),
+            partial: row.get(7),
+            attnums: row.get(8),
+        });
+    }
+    Ok(indexes)
+}

@@ -1,0 +1,223 @@
+//! The source: everything that is asked of a PostgreSQL server outside its replication protocol.
+//! I/O; what can be decided without a server is in pure functions with tests.
+//!
+//! - [`dial`]: the one place that opens a session.
+//! - [`describe`]: which tables there are, and the shape of those that are replicated.
+//! - [`check`]: what must be so on a source before a mirror can be made, each with its remedy.
+//! - [`plan`]: from the shape of a table to the plan by which it is replicated.
+//! - [`publication`], [`slot`]: the objects a mirror makes.
+//! - [`epoch`]: the position that separates a table's copy from its stream.
+//! - [`partition`]: the ranges of pages that are copied one by one.
+
+pub mod check;
+pub mod describe;
+pub mod epoch;
+mod error;
+pub mod partition;
+pub mod plan;
+pub mod publication;
+pub(crate) mod replication;
+mod shape;
+pub mod slot;
+mod tls;
+
+use std::future::Future;
+use std::ops::Deref;
+use std::time::Duration;
+
+use millrace_terms::{Code, Error, Result};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::task::JoinHandle;
+
+pub use error::{from_replication, from_sql};
+pub use replication::{System, identify};
+pub use tls::{PemFiles, Tls, TlsMode};
+
+/// How long a server may take to accept a session, TLS and authentication included. Name servers and
+/// TLS over a slow line take seconds; a firewall that drops packets would take minutes.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before the kernel asks whether the server is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// How long sent bytes may stay unacknowledged, and keep-alives unanswered, before the connection is
+/// taken for dead.
+const DEAD_AFTER: Duration = Duration::from_secs(30);
+/// The most bytes of an `application_name` that the server keeps (NAMEDATALEN - 1).
+const APPLICATION_BYTES_MAX: usize = 63;
+
+/// How to reach a source.
+#[derive(Debug, Clone)]
+pub struct SourceConfig {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Role.
+    pub user: String,
+    /// Password; empty where the server asks for none.
+    pub password: SecretString,
+    /// Database.
+    pub database: String,
+    /// Transport security.
+    pub tls: Tls,
+}
+
+/// What every session is pinned to, whatever the server, the database or the role have set. The
+/// first eight decide the text form of values and the meaning of names, and are those of the
+/// replication session too; the rest keeps our statements from being cut short or changed.
+const PINNED: &[(&str, &str)] = &[
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("TimeZone", "UTC"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("client_encoding", "UTF8"),
+    ("search_path", ""),
+    // A time-out that an administrator set for people would end every long COPY.
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    // A copy in REPEATABLE READ that waited for a rewrite would read nothing (see `copy`).
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    // An error, rather than a copy that silently holds only the rows that a policy shows.
+    ("row_security", "off"),
+    // The server notices that we are gone while it waits for a lock or computes.
+    ("client_connection_check_interval", "5s"),
+    // Our statements are small: compiling them costs more than running them.
+    ("jit", "off"),
+];
+
+/// The `options` of a session: [`PINNED`] and what is added, as the server's command line takes them.
+pub fn session_options(further: &[(&str, &str)]) -> String {
+    let mut options = String::new();
+    for (name, value) in PINNED.iter().chain(further) {
+        if !options.is_empty() {
+            options.push(' ');
+        }
+        // PostgreSQL documentation, section 54.2.1: blanks and backslashes are escaped by a backslash.
+        let value = value.replace('\\', "\\\\").replace(' ', "\\ ");
+        options.push_str(&format!("-c {name}={value}"));
+    }
+    options
+}
+
+/// An open session. It ends, and with it whatever it had begun, when this is dropped.
+#[derive(Debug)]
+pub struct Session {
+    client: tokio_postgres::Client,
+    connection: JoinHandle<()>,
+}
+
+impl Deref for Session {
+    type Target = tokio_postgres::Client;
+
+    fn deref(&self) -> &Self::Target {
+        &self.client
+    }
+}
+
+impl Session {
+    /// The server's version as a number, such as 180006 for 18.6.
+    ///
+    /// # Errors
+    /// Those of [`from_sql`].
+    pub async fn version(&self) -> Result<u32> {
+        let row = self
+            .query_one("select pg_catalog.current_setting('server_version_num')::int4", &[])
+            .await
+            .map_err(|error| from_sql("asking for the version", &error))?;
+        Ok(row.get::<_, i32>(0).unsigned_abs())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Without this a COPY under way would be read to its end into nothing.
+        self.connection.abort();
+    }
+}
+
+/// Opens a session on the source, pinned to [`session_options`], within [`CONNECT_TIMEOUT`].
+///
+/// # Errors
+/// `SOURCE_UNREACHABLE`, `SOURCE_AUTH`, `SOURCE_TLS`, `SOURCE_SLOTS_EXHAUSTED` (no connection left).
+pub async fn dial(config: &SourceConfig, application: &str) -> Result<Session> {
+    let doing = format!("connecting to {}:{}", config.host, config.port);
+    within(CONNECT_TIMEOUT, &doing, async {
+        let connector = tls::connector(&config.tls, &config.host)?;
+        let (client, connection) =
+            client_config(config, application).connect(connector).await.map_err(|e| from_sql(&doing, &e))?;
+        // An error of the connection is seen by whoever waits for an answer of the session.
+        let connection = tokio::spawn(async move { drop(connection.await) });
+        Ok(Session { client, connection })
+    })
+    .await
+}
+
+/// Ends a future that takes too long with `SOURCE_UNREACHABLE`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    doing: &str,
+    future: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match tokio::time::timeout(limit, future).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(
+            Code::SourceUnreachable,
+            format!("{doing}: no answer within {} s", limit.as_secs()),
+        )),
+    }
+}
+
+fn client_config(config: &SourceConfig, application: &str) -> tokio_postgres::Config {
+    let mut client = tokio_postgres::Config::new();
+    client
+        .host(&config.host)
+        .port(config.port)
+        .user(&config.user)
+        .dbname(&config.database)
+        .application_name(cut(application))
+        .options(session_options(&[]))
+        .ssl_mode(match config.tls.mode {
+            TlsMode::Disable => tokio_postgres::config::SslMode::Disable,
+            TlsMode::Prefer => tokio_postgres::config::SslMode::Prefer,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => {
+                tokio_postgres::config::SslMode::Require
+            }
+        })
+        .connect_timeout(CONNECT_TIMEOUT)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(KEEPALIVE_IDLE / 3)
+        .keepalives_retries(3)
+        .tcp_user_timeout(DEAD_AFTER);
+    if !config.password.expose_secret().is_empty() {
+        client.password(config.password.expose_secret());
+    }
+    client
+}
+
+/// The part of an `application_name` that the server keeps.
+fn cut(application: &str) -> &str {
+    &application[..application.floor_char_boundary(APPLICATION_BYTES_MAX)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_escaped_as_the_server_reads_them() {
+        let options = session_options(&[("wal_sender_timeout", "15s")]);
+        assert!(options.starts_with("-c DateStyle=ISO -c IntervalStyle=postgres "), "{options}");
+        assert!(options.contains(" -c search_path= -c "), "{options}");
+        assert!(options.contains(" -c default_transaction_isolation=read\\ committed "), "{options}");
+        assert!(options.ends_with(" -c wal_sender_timeout=15s"), "{options}");
+    }
+
+    #[test]
+    fn long_application_names_are_cut_at_a_character() {
+        assert_eq!(cut("millrace/a1b2c3/shop"), "millrace/a1b2c3/shop");
+        assert_eq!(cut(&"é".repeat(40)).len(), 62);
+    }
+}

@@ -1,0 +1,150 @@
+//! From the shape of a source table to the plan by which it is replicated. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millrace_terms::{Code, Error, Result};
+
+use super::describe::TableShape;
+use crate::table::{ColumnPlan, Identity, OwnColumns, TablePlan};
+
+/// What a mirror asks for of one table.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name of the table in the destination's database.
+    pub destination: String,
+    /// Columns that are left out, by their names on the source.
+    pub exclude: Vec<String>,
+    /// Columns with another name or type than the default, by their names on the source.
+    pub columns: BTreeMap<String, ColumnOptions>,
+    /// Sorting key in names of the destination; empty for the source's key.
+    pub order_by: Vec<String>,
+    /// PARTITION BY expression; empty for none.
+    pub partition_by: String,
+    /// Names of our own columns.
+    pub own: OwnColumns,
+}
+
+/// What a mirror asks for of one column.
+#[derive(Debug, Clone, Default)]
+pub struct ColumnOptions {
+    /// Name in ClickHouse; empty for the source's.
+    pub name: String,
+    /// ClickHouse type, which the server converts to; empty for the default.
+    pub kind: String,
+}
+
+/// Plans a table.
+///
+/// # Errors
+/// What [`TableShape::refusal`] says, and `INVALID_ARGUMENT` naming the option that does not fit the
+/// table.
+pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
+    known_columns(shape, options)?;
+    if let Some(error) = shape.refusal(&options.exclude) {
+        return Err(error);
+    }
+    let (key, identity) = shape.key()?;
+    let mut columns: Vec<ColumnPlan> = Vec::new();
+    let mut place = BTreeMap::new();
+    for (at, column) in shape.columns.iter().enumerate() {
+        if options.exclude.contains(&column.plan.name) {
+            continue;
+        }
+        place.insert(at, columns.len());
+        columns.push(adjusted(column.plan.clone(), options));
+    }
+    // An excluded key column is among the refusals.
+    let key: Vec<usize> = key.iter().filter_map(|at| place.get(at).copied()).collect();
+    distinct(shape, &columns, &options.own)?;
+    let order_by = order_by(shape, &columns, &key, identity, &options.order_by)?;
+    Ok(TablePlan {
+        source: shape.name.clone(),
+        oid: shape.oid,
+        destination: options.destination.clone(),
+        columns,
+        key,
+        identity,
+        order_by,
+        partition_by: options.partition_by.clone(),
+        own: options.own.clone(),
+    })
+}
+
+fn refuse<T>(shape: &TableShape, why: String) -> Result<T> {
+    Err(Error::new(Code::InvalidArgument, why).with("table", shape.name.to_string()))
+}
+
+fn known_columns(shape: &TableShape, options: &Options) -> Result<()> {
+    let named = options.exclude.iter().chain(options.columns.keys());
+    for name in named {
+        if !shape.columns.iter().any(|column| column.plan.name == *name) {
+            return refuse(shape, format!("{} has no column {name}", shape.name));
+        }
+    }
+    Ok(())
+}
+
+fn adjusted(mut column: ColumnPlan, options: &Options) -> ColumnPlan {
+    if let Some(asked) = options.columns.get(&column.name) {
+        if !asked.name.is_empty() {
+            column.destination.clone_from(&asked.name);
+        }
+        if !asked.kind.is_empty() {
+            column.clickhouse_type.clone_from(&asked.kind);
+        }
+    }
+    column
+}
+
+fn distinct(shape: &TableShape, columns: &[ColumnPlan], own: &OwnColumns) -> Result<()> {
+    let mut taken = BTreeSet::new();
+    let ours = [&own.version, &own.is_deleted, &own.synced_at];
+    let names = ours.into_iter().chain(columns.iter().map(|column| &column.destination));
+    for name in names {
+        if !taken.insert(name) {
+            let why = format!("the destination of {} would have two columns {name}", shape.name);
+            return refuse(shape, why);
+        }
+    }
+    Ok(())
+}
+
+/// ORDER BY is a permutation of the key, and more only where the log tells the old value of every
+/// column: otherwise a tombstone would not find its row.
+fn order_by(
+    shape: &TableShape,
+    columns: &[ColumnPlan],
+    key: &[usize],
+    identity: Identity,
+    asked: &[String],
+) -> Result<Vec<usize>> {
+    if asked.is_empty() {
+        return Ok(key.to_vec());
+    }
+    let mut order_by = Vec::with_capacity(asked.len());
+    for name in asked {
+        let Some(at) = columns.iter().position(|column| column.destination == *name) else {
+            return refuse(shape, format!("order_by names {name}, which is no column of {}", shape.name));
+        };
+        if order_by.contains(&at) {
+            return refuse(shape, format!("order_by of {} names {name} twice", shape.name));
+        }
+        if !key.contains(&at) && identity != Identity::Full {
+            return refuse(
+                shape,
+                format!(
+                    "order_by of {} names {name}, whose old values the log does not tell: only the key's columns can be used, or REPLICA IDENTITY FULL is needed",
+                    shape.name
+                ),
+            );
+        }
+        order_by.push(at);
+    }
+    match key.iter().find(|at| !order_by.contains(at)) {
+        Some(at) => {
+            let missing = &columns[*at].destination;
+            refuse(shape, format!("order_by of {} lacks the key's column {missing}", shape.name))
+        }
+        None => Ok(order_by),
+    }
+}

@@ -1,0 +1,345 @@
+//! The shape of a source table, and whether it can be replicated. Pure.
+
+use std::collections::BTreeSet;
+
+use millrace_terms::{Code, Error, TableName};
+
+use crate::table::{ColumnPlan, Identity};
+
+/// A table as the source's catalog has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableShape {
+    /// Its name.
+    pub name: TableName,
+    /// Its OID.
+    pub oid: u32,
+    /// What kind of relation it is.
+    pub kind: TableKind,
+    /// Whether its changes are in the log: neither temporary nor unlogged.
+    pub logged: bool,
+    /// Whether we may read it.
+    pub readable: bool,
+    /// What the log tells of old rows.
+    pub identity: SourceIdentity,
+    /// Columns in order, without dropped ones.
+    pub columns: Vec<ShapeColumn>,
+    /// The unique indexes.
+    pub indexes: Vec<UniqueIndex>,
+    /// Where the rows are: the table itself, or the leaves of a partitioned table.
+    pub leaves: Vec<Leaf>,
+    /// Number of other tables that inherit from this one without being its partitions.
+    pub heirs: u32,
+    /// Rows as the statistics have them, 0 if it was never analysed.
+    pub rows_estimated: u64,
+    /// Bytes on disk without indexes.
+    pub bytes: u64,
+}
+
+/// The kind of a relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// An ordinary table.
+    Ordinary,
+    /// A partitioned table: its rows are in its leaves.
+    Partitioned,
+    /// A view, a foreign table and the like.
+    Other,
+}
+
+/// `pg_class.relreplident`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceIdentity {
+    /// The primary key, if there is one.
+    Default,
+    /// The index that is marked.
+    Index,
+    /// Every column.
+    Full,
+    /// Nothing.
+    Nothing,
+}
+
+/// A column of a source table, planned as it is replicated by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShapeColumn {
+    /// How it is replicated if nothing else is asked for.
+    pub plan: ColumnPlan,
+    /// Its type as the source writes it, such as `numeric(10,2)`.
+    pub type_name: String,
+    /// Whether the value is computed from others.
+    pub generated: bool,
+    /// Whether the binary form of its type is understood (see `types`).
+    pub binary_known: bool,
+}
+
+/// A unique index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UniqueIndex {
+    /// Its OID.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is the primary key's.
+    pub primary: bool,
+    /// Whether it is the one marked as replica identity.
+    pub marked: bool,
+    /// Whether it is checked at once; a deferrable one lets two rows bear one key inside a transaction.
+    pub immediate: bool,
+    /// Whether it is complete.
+    pub valid: bool,
+    /// Whether it covers only some rows.
+    pub partial: bool,
+    /// Attribute numbers of the key columns, 0 for an expression.
+    pub attnums: Vec<i16>,
+}
+
+/// A relation that holds rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// Its OID.
+    pub oid: u32,
+    /// Its name.
+    pub name: TableName,
+    /// Names of the key columns by its own identity, if it has a usable one.
+    pub key: Option<BTreeSet<String>>,
+    /// Whether it holds rows of its own: false for a foreign table.
+    pub local: bool,
+}
+
+impl TableShape {
+    /// The key by which the table is replicated, as indexes into `columns` in the order of the index:
+    /// an immediate, valid, unique index over NOT NULL columns, neither partial nor over expressions
+    /// (each of these was seen to lose rows otherwise), that the replica identity covers.
+    ///
+    /// # Errors
+    /// `TABLE_WITHOUT_KEY`, saying what is in the way.
+    pub fn key(&self) -> Result<(Vec<usize>, Identity), Error> {
+        let found = |identity: Identity, wanted: &dyn Fn(&UniqueIndex) -> bool| {
+            self.indexes
+                .iter()
+                .filter(|index| wanted(index))
+                .find_map(|index| self.key_of(index).ok())
+                .map(|key| (key, identity))
+        };
+        let key = match self.identity {
+            SourceIdentity::Default => found(Identity::Default, &|index| index.primary),
+            SourceIdentity::Index => found(Identity::Index, &|index| index.marked),
+            SourceIdentity::Full => {
+                found(Identity::Full, &|index| index.primary).or_else(|| found(Identity::Full, &|_| true))
+            }
+            SourceIdentity::Nothing => None,
+        };
+        key.ok_or_else(|| self.without_key())
+    }
+
+    /// Why the table cannot be replicated with `excluded` columns left out, if it cannot.
+    pub fn refusal(&self, excluded: &[String]) -> Option<Error> {
+        let unsupported =
+            |why: String| Some(Error::new(Code::TableUnsupported, why).with("table", self.name.to_string()));
+        if self.kind == TableKind::Other {
+            return unsupported(format!("{} is not a table", self.name));
+        }
+        if !self.logged {
+            return unsupported(format!(
+                "{} is temporary or unlogged: its changes are not in the log",
+                self.name
+            ));
+        }
+        if let Some(column) =
+            self.columns.iter().find(|column| column.generated && !excluded.contains(&column.plan.name))
+        {
+            let (column, table) = (&column.plan.name, &self.name);
+            let why = format!("column {column} of {table} is generated: its changes are not in the log");
+            let remedy = format!("Exclude the column: `exclude: [{column}]`.");
+            return unsupported(why).map(|error| error.with_remedy(remedy).with("column", column));
+        }
+        let key = match self.key() {
+            Ok((key, _)) => key,
+            Err(error) => return Some(error),
+        };
+        let names = self.names(&key);
+        if let Some(column) = names.iter().find(|name| excluded.contains(name)) {
+            return unsupported(format!(
+                "column {column} of {} belongs to the key and is excluded",
+                self.name
+            ));
+        }
+        if let Some(leaf) = self.leaves.iter().find(|leaf| !leaf.local) {
+            return unsupported(format!("the partition {} of {} is a foreign table", leaf.name, self.name));
+        }
+        self.leaves.iter().find(|leaf| leaf.key.as_ref() != Some(&names)).map(|leaf| {
+            let why = format!(
+                "the partition {} of {} has another replica identity than the table's primary key or replica identity",
+                leaf.name, self.name
+            );
+            let remedy = format!("Run `ALTER TABLE {} REPLICA IDENTITY DEFAULT;`.", leaf.name.to_sql());
+            Error::new(Code::TableWithoutKey, why).with_remedy(remedy).with("table", self.name.to_string())
+        })
+    }
+
+    /// Names of columns by their indexes.
+    pub(super) fn names(&self, columns: &[usize]) -> BTreeSet<String> {
+        columns.iter().filter_map(|at| self.columns.get(*at)).map(|column| column.plan.name.clone()).collect()
+    }
+
+    /// The index's columns, or why it cannot be a key.
+    fn key_of(&self, index: &UniqueIndex) -> Result<Vec<usize>, String> {
+        let name = &index.name;
+        if !index.immediate {
+            return Err(format!("{name} is deferrable"));
+        }
+        if !index.valid {
+            return Err(format!("{name} is not valid"));
+        }
+        if index.partial {
+            return Err(format!("{name} covers only some rows"));
+        }
+        let place = |attnum: &i16| {
+            let at = self.columns.iter().position(|column| column.plan.attnum == *attnum);
+            let at = at.ok_or_else(|| format!("{name} is over an expression"))?;
+            let column = &self.columns[at].plan;
+            if column.nullable {
+                Err(format!("column {} of {name} allows NULL", column.name))
+            } else {
+                Ok(at)
+            }
+        };
+        index.attnums.iter().map(place).collect()
+    }
+
+    fn without_key(&self) -> Error {
+        let table = self.name.to_sql();
+        let obstacles: Vec<String> =
+            self.indexes.iter().filter_map(|index| self.key_of(index).err()).collect();
+        let mut why = match self.identity {
+            SourceIdentity::Nothing => {
+                format!(
+                    "{} has no usable primary key or replica identity: REPLICA IDENTITY is NOTHING",
+                    self.name
+                )
+            }
+            _ => format!("{} has no usable primary key or replica identity", self.name),
+        };
+        if !obstacles.is_empty() {
+            why.push_str(&format!(" ({})", obstacles.join("; ")));
+        }
+        let usable = self.indexes.iter().find(|index| self.key_of(index).is_ok());
+        let remedy = match usable {
+            Some(index) if index.primary => format!("Run `ALTER TABLE {table} REPLICA IDENTITY DEFAULT;`."),
+            Some(index) => format!(
+                "Run `ALTER TABLE {table} REPLICA IDENTITY USING INDEX {};`.",
+                millrace_terms::quote_ident(&index.name)
+            ),
+            None => format!(
+                "Run `ALTER TABLE {table} ADD PRIMARY KEY (...);`, or make a unique, immediate, complete index over NOT NULL columns and run `ALTER TABLE {table} REPLICA IDENTITY USING INDEX ...;`."
+            ),
+        };
+        Error::new(Code::TableWithoutKey, why).with_remedy(remedy).with("table", self.name.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{SourceColumn, TypeCatalog};
+
+    fn column(attnum: i16, name: &str, nullable: bool) -> ShapeColumn {
+        let source = SourceColumn { name: name.into(), attnum, type_oid: 23, typmod: -1, nullable };
+        let plan = TypeCatalog::default().plan_column(source);
+        ShapeColumn { plan, type_name: "integer".into(), generated: false, binary_known: true }
+    }
+
+    fn index(name: &str, attnums: &[i16]) -> UniqueIndex {
+        UniqueIndex {
+            oid: 1,
+            name: name.into(),
+            primary: false,
+            marked: false,
+            immediate: true,
+            valid: true,
+            partial: false,
+            attnums: attnums.to_vec(),
+        }
+    }
+
+    fn table(identity: SourceIdentity, indexes: Vec<UniqueIndex>) -> TableShape {
+        let name = TableName::new("public", "t");
+        let mut shape = TableShape {
+            name: name.clone(),
+            oid: 7,
+            kind: TableKind::Ordinary,
+            logged: true,
+            readable: true,
+            identity,
+            columns: vec![column(1, "a", false), column(3, "b", false), column(4, "c", true)],
+            indexes,
+            leaves: Vec::new(),
+            heirs: 0,
+            rows_estimated: 0,
+            bytes: 0,
+        };
+        let key = shape.key().ok();
+        let key = key.map(|(key, _)| shape.names(&key));
+        shape.leaves = vec![Leaf { oid: 7, name, key, local: true }];
+        shape
+    }
+
+    #[test]
+    fn the_key_is_the_one_that_the_identity_covers() {
+        let primary = UniqueIndex { primary: true, ..index("t_pkey", &[1]) };
+        let marked = UniqueIndex { marked: true, ..index("t_b_a", &[3, 1]) };
+        let key = |identity, indexes: &[&UniqueIndex]| {
+            table(identity, indexes.iter().map(|index| (*index).clone()).collect()).key()
+        };
+        use SourceIdentity::{Default, Full, Index, Nothing};
+        assert_eq!(key(Default, &[&marked, &primary]), Ok((vec![0], Identity::Default)));
+        assert_eq!(key(Index, &[&primary, &marked]), Ok((vec![1, 0], Identity::Index)));
+        assert_eq!(key(Full, &[&marked, &primary]), Ok((vec![0], Identity::Full)));
+        assert_eq!(key(Full, &[&marked]), Ok((vec![1, 0], Identity::Full)));
+        for (identity, indexes) in
+            [(Default, vec![&marked]), (Index, vec![&primary]), (Full, vec![]), (Nothing, vec![&primary])]
+        {
+            let error = key(identity, &indexes).unwrap_err();
+            assert_eq!(error.code(), Code::TableWithoutKey);
+            assert!(error.message().contains("primary key") && error.message().contains("replica identity"));
+        }
+    }
+
+    #[test]
+    fn indexes_that_lose_rows_are_no_keys() {
+        let primary = UniqueIndex { primary: true, ..index("i", &[1]) };
+        for bad in [
+            UniqueIndex { immediate: false, ..primary.clone() },
+            UniqueIndex { valid: false, ..primary.clone() },
+            UniqueIndex { partial: true, ..primary.clone() },
+            UniqueIndex { attnums: vec![0], ..primary.clone() },
+            UniqueIndex { attnums: vec![1, 4], ..primary },
+        ] {
+            for identity in [SourceIdentity::Default, SourceIdentity::Full] {
+                assert!(table(identity, vec![bad.clone()]).key().is_err(), "{bad:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn remedies_name_the_statement() {
+        let unmarked = table(SourceIdentity::Default, vec![index("by a", &[1])]).key().unwrap_err();
+        assert_eq!(
+            unmarked.remedy(),
+            "Run `ALTER TABLE \"public\".\"t\" REPLICA IDENTITY USING INDEX \"by a\";`."
+        );
+    }
+
+    #[test]
+    fn generated_columns_must_be_excluded() {
+        let primary = UniqueIndex { primary: true, ..index("i", &[1]) };
+        let mut shape = table(SourceIdentity::Default, vec![primary]);
+        assert_eq!(shape.refusal(&[]), None);
+        shape.columns[2].generated = true;
+        let error = shape.refusal(&[]).unwrap();
+        assert_eq!(error.code(), Code::TableUnsupported);
+        assert!(error.message().contains("column c") && error.remedy().contains("[c]"));
+        assert_eq!(shape.refusal(&["c".into()]), None);
+        assert!(shape.refusal(&["a".into(), "c".into()]).is_some(), "the key cannot be excluded");
+    }
+}
