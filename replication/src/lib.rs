@@ -3,6 +3,7 @@
 //! - [`table`]: what is known of one table: its columns, key, and how each column is transcoded.
 //! - [`types`]: the table of types, and the transcoding of one value in either of its wire forms.
 //! - [`block`]: rows of one table on their way to ClickHouse, column by column.
+//! - [`clickhouse`]: the destination: statements, inserts, tables.
 //! - [`check`]: one verdict of a validation.
 //! - [`postgres`]: everything that is asked of a source outside its replication protocol.
 //! - [`pgoutput`]: the decoder of the replication protocol's messages.
@@ -12,6 +13,7 @@
 
 pub mod block;
 pub mod check;
+pub mod clickhouse;
 mod column;
 mod native;
 pub mod pgoutput;

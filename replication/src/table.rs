@@ -75,3 +75,67 @@ pub struct OwnColumns {
     /// When a row was written, `DateTime64(6)`.
     pub synced_at: String,
 }
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    //! Plans for tests.
+
+    use std::sync::Arc;
+
+    use millrace_terms::TableName;
+
+    use super::{ColumnPlan, Identity, OwnColumns, TablePlan};
+    use crate::types::Conversion;
+
+    /// A column whose ClickHouse type is what is sent.
+    pub(crate) fn column(name: &str, nullable: bool, conversion: Conversion) -> ColumnPlan {
+        let wire_type = conversion.wire_type();
+        ColumnPlan {
+            name: name.to_owned(),
+            attnum: 1,
+            type_oid: 0,
+            typmod: -1,
+            nullable,
+            destination: name.to_owned(),
+            clickhouse_type: if nullable { format!("Nullable({wire_type})") } else { wire_type },
+            conversion,
+        }
+    }
+
+    /// A table of these columns, whose key is its first column.
+    pub(crate) fn plan_of(columns: Vec<ColumnPlan>) -> Arc<TablePlan> {
+        Arc::new(TablePlan {
+            source: TableName::new("public", "t"),
+            oid: 1,
+            destination: "t".to_owned(),
+            columns,
+            key: vec![0],
+            identity: Identity::Default,
+            order_by: vec![0],
+            partition_by: String::new(),
+            own: OwnColumns {
+                version: "_version".to_owned(),
+                is_deleted: "_is_deleted".to_owned(),
+                synced_at: "_synced_at".to_owned(),
+            },
+        })
+    }
+
+    /// A table by the names, ClickHouse types and nullability of its columns; all are text.
+    pub(crate) fn plan(destination: &str, columns: &[(&str, &str, bool)], key: &[usize]) -> Arc<TablePlan> {
+        let columns = columns
+            .iter()
+            .map(|(name, kind, nullable)| ColumnPlan {
+                clickhouse_type: (*kind).to_owned(),
+                ..column(name, *nullable, Conversion::Text)
+            })
+            .collect();
+        let plan = Arc::unwrap_or_clone(plan_of(columns));
+        Arc::new(TablePlan {
+            destination: destination.to_owned(),
+            key: key.to_vec(),
+            order_by: key.to_vec(),
+            ..plan
+        })
+    }
+}

@@ -1,41 +1,11 @@
 use std::sync::Arc;
 
-use millrace_terms::{Code, TableName};
+use millrace_terms::Code;
 
 use super::{Block, key_equals};
-use crate::table::{ColumnPlan, Identity, OwnColumns, TablePlan};
+use crate::table::TablePlan;
+use crate::table::fixtures::{column, plan_of as plan};
 use crate::types::{Conversion, Field, TimeRange};
-
-fn column(name: &str, nullable: bool, conversion: Conversion) -> ColumnPlan {
-    ColumnPlan {
-        name: name.to_owned(),
-        attnum: 1,
-        type_oid: 0,
-        typmod: -1,
-        nullable,
-        destination: name.to_owned(),
-        clickhouse_type: conversion.wire_type(),
-        conversion,
-    }
-}
-
-fn plan(columns: Vec<ColumnPlan>) -> Arc<TablePlan> {
-    Arc::new(TablePlan {
-        source: TableName::new("public", "t"),
-        oid: 1,
-        destination: "t".to_owned(),
-        columns,
-        key: vec![0],
-        identity: Identity::Default,
-        order_by: vec![0],
-        partition_by: String::new(),
-        own: OwnColumns {
-            version: "_version".to_owned(),
-            is_deleted: "_is_deleted".to_owned(),
-            synced_at: "_synced_at".to_owned(),
-        },
-    })
-}
 
 fn sample_plan() -> Arc<TablePlan> {
     plan(vec![

@@ -1,0 +1,218 @@
+//! Every statement that makes or removes something in ClickHouse, as text. Pure.
+
+use crate::table::TablePlan;
+
+/// Where tables are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement<'a> {
+    /// The database.
+    pub database: &'a str,
+    /// The cluster of ON CLUSTER, with replicated engines; empty for a single server.
+    pub cluster: &'a str,
+}
+
+/// The engine of a destination table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Last version of a key wins, tombstones delete.
+    Replacing,
+    /// Rows are only added, exactly once: the window in which repeated inserts are recognised.
+    Append {
+        /// Inserts that the server remembers.
+        deduplication_window: u32,
+    },
+}
+
+/// An identifier as ClickHouse takes it, whatever it holds.
+pub fn quote_ident(name: &str) -> String {
+    quoted(name, '`')
+}
+
+/// A string literal.
+pub fn quote_text(text: &str) -> String {
+    quoted(text, '\'')
+}
+
+fn quoted(text: &str, quote: char) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push(quote);
+    for c in text.chars() {
+        // Backslashes escape within identifiers, too.
+        if c == quote || c == '\\' {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push(quote);
+    out
+}
+
+/// A table's name with its database.
+pub fn qualified(database: &str, table: &str) -> String {
+    format!("{}.{}", quote_ident(database), quote_ident(table))
+}
+
+fn on_cluster(cluster: &str) -> String {
+    if cluster.is_empty() { String::new() } else { format!(" ON CLUSTER {}", quote_ident(cluster)) }
+}
+
+/// Makes the database if it does not exist.
+pub fn create_database(placement: Placement<'_>) -> String {
+    let Placement { database, cluster } = placement;
+    format!("CREATE DATABASE IF NOT EXISTS {}{}", quote_ident(database), on_cluster(cluster))
+}
+
+/// Makes the destination table of a plan if it does not exist.
+pub fn create_table(placement: Placement<'_>, plan: &TablePlan, engine: Engine) -> String {
+    let Placement { database, cluster } = placement;
+    let own = &plan.own;
+    let columns = plan
+        .columns
+        .iter()
+        .map(|column| format!("    {} {}", quote_ident(&column.destination), column.clickhouse_type))
+        .chain([
+            format!("    {} UInt128", quote_ident(&own.version)),
+            format!("    {} UInt8", quote_ident(&own.is_deleted)),
+            format!("    {} DateTime64(6)", quote_ident(&own.synced_at)),
+        ])
+        .collect::<Vec<_>>()
+        .join(",\n");
+    let partition_by = match plan.partition_by.as_str() {
+        "" => String::new(),
+        expression => format!("\nPARTITION BY {expression}"),
+    };
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table}{cluster}\n(\n{columns}\n)\nENGINE = {engine}{partition_by}\n\
+         ORDER BY {order_by}\nSETTINGS {settings}",
+        table = qualified(database, &plan.destination),
+        cluster = on_cluster(cluster),
+        engine = engine_clause(engine, plan, !cluster.is_empty()),
+        order_by = tuple(plan, &plan.order_by),
+        settings = table_settings(engine, plan),
+    )
+}
+
+fn engine_clause(engine: Engine, plan: &TablePlan, replicated: bool) -> String {
+    let prefix = if replicated { "Replicated" } else { "" };
+    match engine {
+        Engine::Replacing => {
+            let (version, is_deleted) = (quote_ident(&plan.own.version), quote_ident(&plan.own.is_deleted));
+            format!("{prefix}ReplacingMergeTree({version}, {is_deleted})")
+        }
+        Engine::Append { .. } => format!("{prefix}MergeTree"),
+    }
+}
+
+fn table_settings(engine: Engine, plan: &TablePlan) -> String {
+    // Without the two, deletes fail on tables that get a projection.
+    let mut settings = vec![
+        "deduplicate_merge_projection_mode = 'rebuild'".to_owned(),
+        "lightweight_mutation_projection_mode = 'rebuild'".to_owned(),
+    ];
+    let nullable = |&index: &usize| plan.columns.get(index).is_some_and(|column| column.nullable);
+    if plan.order_by.iter().any(nullable) {
+        // A table without a key: all its columns are one.
+        settings.push("allow_nullable_key = 1".to_owned());
+    }
+    if let Engine::Append { deduplication_window } = engine {
+        settings.push(format!("non_replicated_deduplication_window = {deduplication_window}"));
+    }
+    settings.join(", ")
+}
+
+fn tuple(plan: &TablePlan, columns: &[usize]) -> String {
+    let names: Vec<_> = columns
+        .iter()
+        .filter_map(|&index| plan.columns.get(index))
+        .map(|column| quote_ident(&column.destination))
+        .collect();
+    if names.is_empty() { "tuple()".to_owned() } else { format!("({})", names.join(", ")) }
+}
+
+/// Removes a destination table if it exists.
+pub fn drop_table(placement: Placement<'_>, table: &str) -> String {
+    let Placement { database, cluster } = placement;
+    // SYNC: a table of the same name can be made at once.
+    format!("DROP TABLE IF EXISTS {}{} SYNC", qualified(database, table), on_cluster(cluster))
+}
+
+/// The INSERT that takes blocks of a plan.
+pub fn insert(database: &str, plan: &TablePlan) -> String {
+    let own = [&plan.own.version, &plan.own.is_deleted, &plan.own.synced_at];
+    let columns: Vec<_> = plan
+        .columns
+        .iter()
+        .map(|column| &column.destination)
+        .chain(own)
+        .map(|name| quote_ident(name))
+        .collect();
+    let table = qualified(database, &plan.destination);
+    format!("INSERT INTO {table} ({}) FORMAT Native", columns.join(", "))
+}
+
+/// Deletes the rows of versions below `below`.
+///
+/// The number is a string to the server: it reads a literal beyond 64 bits as a float.
+pub fn purge(placement: Placement<'_>, plan: &TablePlan, below: u128) -> String {
+    let Placement { database, cluster } = placement;
+    format!(
+        "DELETE FROM {}{} WHERE {} < toUInt128('{below}')",
+        qualified(database, &plan.destination),
+        on_cluster(cluster),
+        quote_ident(&plan.own.version),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::table::fixtures;
+
+    const HERE: Placement<'_> = Placement { database: "shop", cluster: "" };
+
+    #[test]
+    fn a_table_is_made_as_the_design_says() {
+        let plan =
+            fixtures::plan("orders", &[("id", "Int64", false), ("note", "Nullable(String)", true)], &[0]);
+        assert_eq!(
+            create_table(HERE, &plan, Engine::Replacing),
+            "CREATE TABLE IF NOT EXISTS `shop`.`orders`\n(\n    `id` Int64,\n    `note` Nullable(String),\n    \
+             `_version` UInt128,\n    `_is_deleted` UInt8,\n    `_synced_at` DateTime64(6)\n)\n\
+             ENGINE = ReplacingMergeTree(`_version`, `_is_deleted`)\nORDER BY (`id`)\n\
+             SETTINGS deduplicate_merge_projection_mode = 'rebuild', lightweight_mutation_projection_mode = 'rebuild'"
+        );
+        assert_eq!(
+            insert("shop", &plan),
+            "INSERT INTO `shop`.`orders` (`id`, `note`, `_version`, `_is_deleted`, `_synced_at`) FORMAT Native"
+        );
+        assert_eq!(
+            purge(HERE, &plan, 1 << 64),
+            "DELETE FROM `shop`.`orders` WHERE `_version` < toUInt128('18446744073709551616')"
+        );
+    }
+
+    #[test]
+    fn a_cluster_has_replicated_engines_and_its_name_in_every_statement() {
+        let mut plan = Arc::unwrap_or_clone(fixtures::plan("t", &[("a", "Nullable(Int32)", true)], &[0]));
+        plan.partition_by = "a % 2".to_owned();
+        let there = Placement { database: "d", cluster: "main" };
+        let statement = create_table(there, &plan, Engine::Append { deduplication_window: 100 });
+        for part in [
+            "`d`.`t` ON CLUSTER `main`\n",
+            "ENGINE = ReplicatedMergeTree\nPARTITION BY a % 2\n",
+            "allow_nullable_key = 1, non_replicated_deduplication_window = 100",
+        ] {
+            assert!(statement.contains(part), "{statement}");
+        }
+        assert_eq!(create_database(there), "CREATE DATABASE IF NOT EXISTS `d` ON CLUSTER `main`");
+        assert_eq!(drop_table(there, "t"), "DROP TABLE IF EXISTS `d`.`t` ON CLUSTER `main` SYNC");
+    }
+
+    #[test]
+    fn names_and_texts_cannot_break_out_of_their_quotes() {
+        assert_eq!(quote_ident("a`b\\c\"d"), "`a\\`b\\\\c\"d`");
+        assert_eq!(quote_text("it's \\'"), "'it\\'s \\\\\\''");
+    }
+}

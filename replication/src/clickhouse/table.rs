@@ -1,0 +1,150 @@
+//! The life of a destination table. I/O.
+
+use std::collections::BTreeMap;
+
+use millrace_terms::{Code, Error, Result};
+
+use super::ddl::{Engine, Placement};
+use super::{Clickhouse, ddl};
+use crate::table::TablePlan;
+
+/// Deletes are over, on all replicas, when the statement returns: the floor that is recorded next
+/// must hold.
+const PURGE_SETTINGS: &[(&str, &str)] = &[("lightweight_deletes_sync", "2"), ("mutations_sync", "2")];
+
+/// What is there under the name of a destination table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableState {
+    /// Nothing.
+    Missing,
+    /// A table that takes the plan's rows.
+    Ready,
+    /// Something else: the message says what.
+    Differs(Error),
+}
+
+impl Clickhouse {
+    /// Makes the database if it does not exist.
+    ///
+    /// # Errors
+    /// By the server's code.
+    pub async fn create_database(&self, cluster: &str) -> Result<()> {
+        self.execute(&ddl::create_database(self.placement(cluster))).await
+    }
+
+    /// Makes the destination table, or finds that the one that is there takes the plan's rows.
+    ///
+    /// # Errors
+    /// `DESTINATION_TABLE_EXISTS` if something else is there; else by the server's code.
+    pub async fn create_table(&self, plan: &TablePlan, engine: Engine, cluster: &str) -> Result<()> {
+        self.execute(&ddl::create_table(self.placement(cluster), plan, engine)).await?;
+        match self.table_state(plan, engine).await? {
+            TableState::Ready => Ok(()),
+            TableState::Differs(error) => Err(error),
+            TableState::Missing => {
+                let message = format!("table {} vanished after it was made", plan.destination);
+                Err(Error::new(Code::DestinationTableChanged, message).with("table", &plan.destination))
+            }
+        }
+    }
+
+    /// Compares what is there with the plan: engine, columns and their types, sorting key. Further
+    /// columns are the user's, if they have defaults.
+    ///
+    /// # Errors
+    /// By the server's code.
+    pub async fn table_state(&self, plan: &TablePlan, engine: Engine) -> Result<TableState> {
+        let (database, table) = (ddl::quote_text(self.database()), ddl::quote_text(&plan.destination));
+        let found: Vec<String> = self
+            .query(&format!(
+                "select engine from system.tables where database = {database} and name = {table}"
+            ))
+            .await?;
+        let Some(found) = found.first() else { return Ok(TableState::Missing) };
+        let rows: Vec<(String, String, u8, String)> = self
+            .query(&format!(
+                "select name, type, is_in_sorting_key, default_kind from system.columns \
+                 where database = {database} and table = {table}"
+            ))
+            .await?;
+        Ok(match difference(plan, engine, found, rows) {
+            None => TableState::Ready,
+            Some(what) => TableState::Differs(
+                Error::new(
+                    Code::DestinationTableExists,
+                    format!("table {} of database {} {what}", plan.destination, self.database()),
+                )
+                .with("table", plan.source.to_string())
+                .with("destination", &plan.destination),
+            ),
+        })
+    }
+
+    /// Removes a destination table if it exists.
+    ///
+    /// # Errors
+    /// By the server's code.
+    pub async fn drop_table(&self, table: &str, cluster: &str) -> Result<()> {
+        self.execute(&ddl::drop_table(self.placement(cluster), table)).await
+    }
+
+    /// Deletes the rows of versions below `below`, and waits until they are gone: the effect of a
+    /// TRUNCATE, and the sweep at the end of a copy. A table that does not exist has no such rows.
+    ///
+    /// # Errors
+    /// By the server's code.
+    pub async fn purge(&self, plan: &TablePlan, below: u128, cluster: &str) -> Result<()> {
+        self.execute_with(&ddl::purge(self.placement(cluster), plan, below), PURGE_SETTINGS).await
+    }
+
+    fn placement<'a>(&'a self, cluster: &'a str) -> Placement<'a> {
+        Placement { database: self.database(), cluster }
+    }
+}
+
+/// The first difference between the plan and what is there.
+fn difference(
+    plan: &TablePlan,
+    engine: Engine,
+    found: &str,
+    rows: Vec<(String, String, u8, String)>,
+) -> Option<String> {
+    let wanted = match engine {
+        Engine::Replacing => "ReplacingMergeTree",
+        Engine::Append { .. } => "MergeTree",
+    };
+    // Replicated and shared engines are the user's choice, where they replace what is asked for.
+    if !["", "Replicated", "Shared"].iter().any(|prefix| found == format!("{prefix}{wanted}")) {
+        return Some(format!("has the engine {found}, not {wanted}"));
+    }
+    let mut there: BTreeMap<_, _> =
+        rows.into_iter().map(|(name, kind, sorted, default)| (name, (kind, sorted == 1, default))).collect();
+    let columns = plan.columns.iter().enumerate().map(|(index, column)| {
+        (column.destination.as_str(), column.clickhouse_type.as_str(), plan.order_by.contains(&index))
+    });
+    let own = [
+        (plan.own.version.as_str(), "UInt128", false),
+        (plan.own.is_deleted.as_str(), "UInt8", false),
+        (plan.own.synced_at.as_str(), "DateTime64(6)", false),
+    ];
+    for (name, kind, sorted) in columns.chain(own) {
+        let Some((found, found_sorted, _)) = there.remove(name) else {
+            return Some(format!("has no column {name:?}"));
+        };
+        if without_spaces(&found) != without_spaces(kind) {
+            return Some(format!("has {found} for column {name:?}, not {kind}"));
+        }
+        if found_sorted != sorted {
+            let is = if found_sorted { "has" } else { "does not have" };
+            return Some(format!("{is} column {name:?} in its ORDER BY"));
+        }
+    }
+    let (name, (_, sorted, default)) =
+        there.into_iter().find(|(_, (_, sorted, default))| *sorted || default.is_empty())?;
+    let why = if sorted && !default.is_empty() { "in its ORDER BY" } else { "without a default" };
+    Some(format!("has a further column {name:?} {why}"))
+}
+
+fn without_spaces(kind: &str) -> String {
+    kind.split_whitespace().collect()
+}
