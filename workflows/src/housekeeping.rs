@@ -9,7 +9,7 @@ use crate::contract::HousekeepingActivities;
 use crate::options;
 use crate::payload::HousekeepingReport;
 
-/// One round of housekeeping, started by the schedule [`crate::ids::HOUSEKEEPING`].
+/// One round of housekeeping, started by the schedule [`crate::ids::Queues::housekeeping`].
 #[workflow]
 #[derive(Default)]
 pub struct HousekeepingWorkflow;

@@ -10,9 +10,6 @@ pub const MIRROR_NAME: SearchAttributeKey<String> = SearchAttributeKey::keyword(
 /// Search attribute: the mirror's state, as the API names it.
 pub const MIRROR_STATE: SearchAttributeKey<String> = SearchAttributeKey::keyword("MirrorState");
 
-/// Id of the housekeeping schedule, and what its workflows' ids begin with.
-pub const HOUSEKEEPING: &str = "housekeeping";
-
 /// Id of a mirror's workflow.
 pub fn mirror(mirror: &str) -> String {
     format!("mirror/{mirror}")
@@ -65,6 +62,11 @@ impl Queues {
     /// Copies of tables.
     pub fn snapshot(&self) -> String {
         format!("{}-snapshot", self.prefix)
+    }
+
+    /// Id of the housekeeping schedule, and what its workflows' ids begin with.
+    pub fn housekeeping(&self) -> String {
+        format!("{}-housekeeping", self.prefix)
     }
 
     /// Streams.
