@@ -4,6 +4,7 @@
 //! - [`types`]: the table of types, and the transcoding of one value in either of its wire forms.
 //! - [`block`]: rows of one table on their way to ClickHouse, column by column.
 //! - [`clickhouse`]: the destination: statements, inserts, tables.
+//! - [`copy`]: the copy of one partition of a table.
 //! - [`check`]: one verdict of a validation.
 //! - [`postgres`]: everything that is asked of a source outside its replication protocol.
 //! - [`pgoutput`]: the decoder of the replication protocol's messages.
@@ -15,6 +16,7 @@ pub mod block;
 pub mod check;
 pub mod clickhouse;
 mod column;
+pub mod copy;
 mod native;
 pub mod pgoutput;
 pub mod postgres;
