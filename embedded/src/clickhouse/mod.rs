@@ -1,0 +1,1 @@
+//! ClickHouse: the engine as a library, behind a server of ours. Not built yet.
