@@ -5,7 +5,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
-use crate::{demo, dev, embedded_clickhouse, health, migrate, server, worker};
+use crate::{apply, demo, dev, embedded_clickhouse, health, migrate, mirror, peer, server, worker};
 
 /// Millrace replicates PostgreSQL into ClickHouse.
 #[derive(Debug, Parser)]
@@ -38,6 +38,12 @@ pub enum Command {
     Demo(demo::DemoArguments),
     /// Run the embedded stack in the foreground: databases, Temporal, server and workers
     Dev(dev::DevArguments),
+    /// Databases that Millrace connects to
+    Peer(peer::PeerArguments),
+    /// Tables of a source, replicated into a destination
+    Mirror(mirror::MirrorArguments),
+    /// Make the installation hold what a file says
+    Apply(apply::ApplyArguments),
     /// Run the control server: gRPC and REST
     Server(server::ServerArguments),
     /// Run a worker: it copies and streams the data
@@ -59,7 +65,7 @@ impl Command {
             | Command::Worker(_)
             | Command::Migrate(_)
             | Command::EmbeddedClickhouse(_) => Speaker::Process,
-            Command::Demo(_) | Command::Dev(_) | Command::Health(_) => Speaker::Command,
+            _ => Speaker::Command,
         }
     }
 }

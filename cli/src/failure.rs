@@ -6,7 +6,8 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
-use millrace_terms::{Class, Error};
+use millrace_proto::v1::{Check, check};
+use millrace_terms::{Class, Code, Error};
 use tonic_types::StatusExt;
 
 /// The exit code of a defect or of anything not foreseen.
@@ -18,6 +19,9 @@ const EXIT_ENVIRONMENT: u8 = 3;
 
 /// Key of `ErrorInfo.metadata` under which the server sends what to do.
 const REMEDY_KEY: &str = "remedy";
+
+/// Key of `ErrorInfo.metadata` for the line of an applied document.
+const LINE_KEY: &str = "line";
 
 /// A failure as the user sees it. Codes of a newer server are shown as they come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub struct Failure {
     /// Fields of the request or objects that are at fault, each with the reason. Empty if the message
     /// names the only one.
     pub faults: Vec<(String, String)>,
+    /// The line of the document that is at fault, from 1.
+    pub line: Option<u64>,
 }
 
 impl Failure {
@@ -67,6 +73,7 @@ impl From<&Error> for Failure {
             message: error.message().to_owned(),
             remedy: Some(error.remedy().to_owned()),
             faults: Vec::new(),
+            line: None,
         }
     }
 }
@@ -76,7 +83,11 @@ impl From<tonic::Status> for Failure {
         let details = status.get_error_details();
         let info = details.error_info();
         let reason = info.map(|info| info.reason.clone()).filter(|reason| !reason.is_empty());
-        let known: Option<millrace_terms::Code> = reason.as_deref().and_then(|reason| reason.parse().ok());
+        // A call that no server of ours answered: the connection broke, or a proxy speaks.
+        let broken =
+            (status.code() == tonic::Code::Unavailable).then(|| Code::ServerUnreachable.as_str().to_owned());
+        let reason = reason.or(broken);
+        let known: Option<Code> = reason.as_deref().and_then(|reason| reason.parse().ok());
         let remedy = info
             .and_then(|info| info.metadata.get(REMEDY_KEY).cloned())
             .or_else(|| known.map(|code| code.remedy().to_owned()));
@@ -94,6 +105,7 @@ impl From<tonic::Status> for Failure {
             message: status.message().to_owned(),
             remedy,
             faults,
+            line: info.and_then(|info| info.metadata.get(LINE_KEY)?.parse().ok()),
         }
     }
 }
@@ -165,9 +177,21 @@ pub fn of(error: &anyhow::Error) -> Failure {
             return Failure::from(status.clone());
         }
     }
-    let code = millrace_terms::Code::Internal;
+    let code = Code::Internal;
     // The whole chain, because no layer of it was written for users.
     Failure::from(&Error::new(code, format!("{error:#}")))
+}
+
+/// The exit code of a list of checks: that of the first one that failed, 0 if none did.
+pub fn of_checks(checks: &[Check]) -> ExitCode {
+    match checks.iter().find(|check| check.status() == check::Status::Fail) {
+        None => ExitCode::SUCCESS,
+        // A newer server's code is not known here; that something is not as it must be, is.
+        Some(failed) => {
+            let code: Code = failed.code.parse().unwrap_or(Code::InvalidArgument);
+            ExitCode::from(exit_code(code.class()))
+        }
+    }
 }
 
 /// Writes the failure for a person and returns the exit code.
@@ -181,7 +205,6 @@ pub fn report(error: &anyhow::Error, out: &mut impl Write) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_terms::Code;
     use tonic_types::ErrorDetails;
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
 //! - [`health`]: asks a process how it is, for container platforms.
+//! - [`peer`], [`mirror`], [`apply`]: the client verbs; [`client`]: what they share.
 //! - [`settings`]: settings that several processes share.
 //! - [`environment`]: the table of all environment variables, read off the command line's definition.
 //! - [`failure`]: what an error looks like to a user, and the exit code.
@@ -11,7 +12,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod apply;
 pub mod arguments;
+pub mod client;
 pub mod demo;
 pub mod dev;
 pub mod embedded_clickhouse;
@@ -20,6 +23,8 @@ pub mod failure;
 pub mod health;
 pub mod logs;
 pub mod migrate;
+pub mod mirror;
+pub mod peer;
 pub mod server;
 pub mod settings;
 pub mod signals;
@@ -65,6 +70,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Server(arguments) => Box::pin(server::run(arguments)).await,
         Command::Worker(arguments) => Box::pin(worker::run(arguments)).await,
         Command::Migrate(arguments) => Box::pin(migrate::run(arguments)).await,
+        Command::Peer(arguments) => Box::pin(peer::run(arguments)).await,
+        Command::Mirror(arguments) => Box::pin(mirror::run(arguments)).await,
+        Command::Apply(arguments) => Box::pin(apply::run(arguments)).await,
         Command::Health(arguments) => Box::pin(health::run(arguments)).await,
         Command::EmbeddedClickhouse(arguments) => Box::pin(embedded_clickhouse::run(arguments)).await,
     }

@@ -1,7 +1,9 @@
-//! What stands in the repository beside the code, held to the code: documentation, images, manifests.
+//! The binary without a server, and what stands in the repository beside the code, held to the code:
+//! documentation, images, manifests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod commands;
 mod containers;
 mod documentation;
 mod manifests;

@@ -1,0 +1,185 @@
+//! `millrace mirror`.
+//!
+//! I/O rim.
+
+mod create;
+mod logs;
+mod progress;
+mod show;
+mod wait;
+mod watch;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use millrace_proto::v1::{
+    DeleteMirrorRequest, GetMirrorRequest, ListMirrorsRequest, ListMirrorsResponse, PauseMirrorRequest,
+    ResumeMirrorRequest, ValidateMirrorRequest,
+};
+
+use crate::client::output::{self, Output};
+use crate::client::{Client, ClientArguments, call, request_id};
+use crate::failure;
+
+pub use self::wait::{Goal, reach};
+
+/// Time that `drop` waits for the end, when a peer is slow or out of reach. The work goes on after.
+const DROP_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Arguments of `millrace mirror`.
+#[derive(Debug, Args)]
+pub struct MirrorArguments {
+    #[command(subcommand)]
+    command: MirrorCommand,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum MirrorCommand {
+    /// Create a mirror and start it, after both databases were looked at
+    Create(Box<create::CreateArguments>),
+    /// Look at both databases as `create` does and show every check; make nothing
+    Validate(Box<create::SpecArguments>),
+    /// Show a mirror with its tables, their states and progress
+    Get(Named),
+    /// List the mirrors
+    List,
+    /// Stop after what is in flight; the slot stays and holds the source's log
+    Pause(Named),
+    /// Go on from where the mirror was paused
+    Resume(Named),
+    /// End a mirror and remove what it made on the source
+    Drop(DropArguments),
+    /// Follow progress and lag until Ctrl-C or the mirror's end
+    Watch(Named),
+    /// Show what happened to a mirror
+    Logs(logs::LogsArguments),
+}
+
+#[derive(Debug, Args)]
+struct Named {
+    /// Name of the mirror
+    name: String,
+}
+
+#[derive(Debug, Args)]
+struct DropArguments {
+    /// Name of the mirror
+    name: String,
+    /// Drop the destination tables, too
+    #[arg(long)]
+    drop_destination: bool,
+    /// Return at once, do not wait for the end
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What the server answers; SERVER_UNREACHABLE if it does not.
+pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
+    let output = arguments.client.output;
+    let address = arguments.client.address.as_str();
+    match arguments.command {
+        MirrorCommand::Create(arguments) => create(address, *arguments, output).await?,
+        MirrorCommand::Validate(arguments) => return validate(address, *arguments, output).await,
+        MirrorCommand::Get(Named { name }) => {
+            let mut client = Client::connect(address).await?;
+            let mirror = client.mirrors.get_mirror(call(GetMirrorRequest { name })).await?.into_inner();
+            output.print(&mirror, show::mirror)?;
+        }
+        MirrorCommand::List => {
+            let mut client = Client::connect(address).await?;
+            output.print(&list(&mut client).await?, show::mirrors)?;
+        }
+        MirrorCommand::Pause(Named { name }) => {
+            let mut client = Client::connect(address).await?;
+            let request = PauseMirrorRequest { name, request_id: request_id() };
+            let mirror = client.mirrors.pause_mirror(call(request)).await?.into_inner();
+            output.print(&mirror, |mirror| format!("mirror {} paused", mirror.name))?;
+        }
+        MirrorCommand::Resume(Named { name }) => {
+            let mut client = Client::connect(address).await?;
+            let request = ResumeMirrorRequest { name, request_id: request_id() };
+            let mirror = client.mirrors.resume_mirror(call(request)).await?.into_inner();
+            output.print(&mirror, |mirror| format!("mirror {} resumed", mirror.name))?;
+        }
+        MirrorCommand::Drop(arguments) => drop(address, arguments, output).await?,
+        MirrorCommand::Watch(Named { name }) => {
+            watch::run(&mut Client::connect(address).await?, &name, output).await?;
+        }
+        MirrorCommand::Logs(arguments) => {
+            logs::run(&mut Client::connect(address).await?, arguments, output).await?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn create(address: &str, arguments: create::CreateArguments, output: Output) -> anyhow::Result<()> {
+    let goal = arguments.goal();
+    let is_trial = arguments.validate_only;
+    // What is wrong with the arguments is said without a server, too.
+    let request = arguments.request()?;
+    let mut client = Client::connect(address).await?;
+    let mut mirror = client.mirrors.create_mirror(call(request)).await?.into_inner();
+    if let Some(goal) = goal.filter(|_| !is_trial) {
+        mirror = reach(&mut client, &mirror.name, goal).await?;
+    }
+    output.print(&mirror, |mirror| match (is_trial, goal) {
+        (true, _) => format!("mirror {} can be created: {} tables", mirror.name, mirror.tables.len()),
+        (false, Some(_)) => show::mirror(mirror),
+        (false, None) => {
+            format!("mirror {} created; follow it with `millrace mirror watch {}`", mirror.name, mirror.name)
+        }
+    })
+}
+
+async fn validate(
+    address: &str,
+    arguments: create::SpecArguments,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let request = ValidateMirrorRequest { mirror: Some(arguments.mirror()?) };
+    let mut client = Client::connect(address).await?;
+    let answer = client.mirrors.validate_mirror(call(request)).await?.into_inner();
+    output.print(&answer, |answer| output::checks(&answer.checks))?;
+    Ok(failure::of_checks(&answer.checks))
+}
+
+async fn drop(address: &str, arguments: DropArguments, output: Output) -> anyhow::Result<()> {
+    let DropArguments { name, drop_destination, no_wait } = arguments;
+    let mut client = Client::connect(address).await?;
+    let request = DeleteMirrorRequest { name: name.clone(), drop_destination, ..Default::default() };
+    let mut answer = client.mirrors.delete_mirror(call(request)).await?.into_inner();
+    if !answer.done && !no_wait {
+        answer.done = tokio::time::timeout(DROP_WAIT_MAX, wait::gone(&mut client, &name))
+            .await
+            .is_ok_and(|end| end.is_ok());
+    }
+    output.print(&answer, |answer| {
+        let mut lines = vec![match answer.done {
+            true => format!("mirror {name} dropped"),
+            false => format!("mirror {name} is being dropped; the work goes on by itself"),
+        }];
+        lines.extend(answer.leftovers.iter().map(|what| format!("left over: {what}")));
+        lines.join("\n")
+    })
+}
+
+/// All pages as one answer.
+async fn list(client: &mut Client) -> anyhow::Result<ListMirrorsResponse> {
+    let mut all = ListMirrorsResponse::default();
+    loop {
+        let page_token = std::mem::take(&mut all.next_page_token);
+        let request = ListMirrorsRequest { page_size: 0, page_token };
+        let page = client.mirrors.list_mirrors(call(request)).await?.into_inner();
+        all.mirrors.extend(page.mirrors);
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        all.next_page_token = page.next_page_token;
+    }
+}

@@ -1,0 +1,215 @@
+//! Mirrors as people read them.
+//!
+//! Pure.
+
+use millrace_proto::v1::{ListMirrorsResponse, Mirror, Stream, Table, stream, table};
+
+use super::progress;
+use crate::client::figures;
+use crate::client::output::{Column, grid};
+
+/// One mirror: itself, its streams, its tables.
+pub(super) fn mirror(mirror: &Mirror) -> String {
+    let mut lines = vec![format!(
+        "{}  {}  {} -> {}",
+        mirror.name,
+        mirror.state().as_str_name(),
+        mirror.source,
+        mirror.destination
+    )];
+    if let Some(error) = &mirror.error {
+        lines.push(format!("error: {}\n remedy: {}\n   code: {}", error.message, error.remedy, error.code));
+    }
+    lines.extend(mirror.streams.iter().map(stream_line));
+    lines.push(String::new());
+    lines.push(tables(&mirror.tables));
+    lines.extend(mirror.tables.iter().filter_map(|table| {
+        let error = table.error.as_ref()?;
+        Some(format!(
+            "\n{}: {}\n remedy: {}\n   code: {}, since {}",
+            table.source,
+            error.message,
+            error.remedy,
+            error.code,
+            figures::time(error.since.as_ref())
+        ))
+    }));
+    lines.join("\n")
+}
+
+/// One stream on one line.
+pub(super) fn stream_line(stream: &Stream) -> String {
+    let mut line = format!("stream {}: {}", stream.number, verdict(stream));
+    if !stream.position.is_empty() {
+        line.push_str(&format!(", position {}", stream.position));
+    }
+    line.push_str(&format!(", lag {}", lag(stream)));
+    if !stream.slot.is_empty() {
+        line.push_str(&format!(", slot {}", stream.slot));
+    }
+    line
+}
+
+/// How a stream fares, with the reason if it does not.
+pub(super) fn verdict(stream: &Stream) -> String {
+    match stream.verdict() {
+        stream::Verdict::Unspecified => "not started".to_owned(),
+        stream::Verdict::Stalled => format!("STALLED ({})", stream.reason),
+        verdict => verdict.as_str_name().to_owned(),
+    }
+}
+
+/// A stream's lag, in bytes and seconds as far as they are known.
+pub(super) fn lag(stream: &Stream) -> String {
+    let bytes = stream.lag_bytes.map(figures::bytes);
+    let seconds = stream.lag_seconds.map(figures::duration);
+    match (bytes, seconds) {
+        (Some(bytes), Some(seconds)) => format!("{bytes}, {seconds}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => "unknown".to_owned(),
+    }
+}
+
+fn tables(tables: &[Table]) -> String {
+    let columns = [
+        Column::Text("TABLE"),
+        Column::Text("DESTINATION"),
+        Column::Text("STATE"),
+        Column::Number("COPIED"),
+        Column::Number("%"),
+        Column::Number("INSERTS"),
+        Column::Number("UPDATES"),
+        Column::Number("DELETES"),
+        Column::Text("NOTE"),
+    ];
+    let rows = tables.iter().map(|table| {
+        vec![
+            table.source.clone(),
+            table.destination.clone(),
+            table.state().as_str_name().to_owned(),
+            figures::count(table.rows_copied),
+            percent(table),
+            figures::count(table.inserts),
+            figures::count(table.updates),
+            figures::count(table.deletes),
+            note(table),
+        ]
+    });
+    grid(&columns, rows)
+}
+
+/// How much of the table is copied, while that says something.
+pub(super) fn percent(table: &Table) -> String {
+    match table.state() {
+        table::State::Streaming | table::State::Copying => {
+            format!("{:.0}", progress::fraction(table) * 100.0)
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+/// What a person should know about the table now.
+pub(super) fn note(table: &Table) -> String {
+    match &table.error {
+        Some(error) => error.code.clone(),
+        None if !table.blocked_by.is_empty() => format!("waits for {}", table.blocked_by),
+        None => String::new(),
+    }
+}
+
+/// Many mirrors.
+pub(super) fn mirrors(list: &ListMirrorsResponse) -> String {
+    let columns = [
+        Column::Text("NAME"),
+        Column::Text("STATE"),
+        Column::Text("SOURCE"),
+        Column::Text("DESTINATION"),
+        Column::Number("TABLES"),
+        Column::Text("STREAM"),
+        Column::Text("LAG"),
+    ];
+    let rows = list.mirrors.iter().map(|mirror| {
+        let stream = mirror.streams.first();
+        vec![
+            mirror.name.clone(),
+            mirror.state().as_str_name().to_owned(),
+            mirror.source.clone(),
+            mirror.destination.clone(),
+            mirror.tables.len().to_string(),
+            stream.map(verdict).unwrap_or_default(),
+            stream.map(lag).unwrap_or_default(),
+        ]
+    });
+    grid(&columns, rows)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use millrace_proto::v1::{self, mirror};
+
+    pub(in crate::mirror) fn shop() -> Mirror {
+        let copying = Table {
+            source: "public.orders".into(),
+            destination: "orders".into(),
+            state: table::State::Copying.into(),
+            rows_copied: 120_000,
+            rows_estimated: 200_000,
+            ..Default::default()
+        };
+        let failed = Table {
+            source: "public.log".into(),
+            destination: "log".into(),
+            state: table::State::Error.into(),
+            error: Some(v1::Failure {
+                code: "TABLE_SCHEMA_CHANGED".into(),
+                message: "the key changed".into(),
+                remedy: "Resync the table.".into(),
+                since: None,
+            }),
+            ..Default::default()
+        };
+        let stream = Stream {
+            slot: "millrace_a1b2c3_shop".into(),
+            position: "0/1A2B3C".into(),
+            lag_bytes: Some(2048),
+            lag_seconds: Some(0.25),
+            verdict: stream::Verdict::Healthy.into(),
+            ..Default::default()
+        };
+        Mirror {
+            name: "shop".into(),
+            state: mirror::State::Degraded.into(),
+            source: "shop-pg".into(),
+            destination: "warehouse".into(),
+            tables: vec![copying, failed],
+            streams: vec![stream],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_mirror_shows_its_stream_its_tables_and_what_is_wrong() {
+        insta::assert_snapshot!(super::mirror(&shop()), @r"
+        shop  DEGRADED  shop-pg -> warehouse
+        stream 0: HEALTHY, position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+
+        TABLE          DESTINATION  STATE     COPIED   %  INSERTS  UPDATES  DELETES  NOTE
+        public.orders  orders       COPYING  120,000  60        0        0        0
+        public.log     log          ERROR          0   -        0        0        0  TABLE_SCHEMA_CHANGED
+
+        public.log: the key changed
+         remedy: Resync the table.
+           code: TABLE_SCHEMA_CHANGED, since -
+        ");
+    }
+
+    #[test]
+    fn a_list_has_one_line_a_mirror() {
+        let list = ListMirrorsResponse { mirrors: vec![shop()], ..Default::default() };
+        insta::assert_snapshot!(mirrors(&list), @r"
+        NAME  STATE     SOURCE   DESTINATION  TABLES  STREAM   LAG
+        shop  DEGRADED  shop-pg  warehouse         2  HEALTHY  2.0 KiB, 0.2 s
+        ");
+    }
+}
