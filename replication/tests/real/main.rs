@@ -1,0 +1,7 @@
+//! The source and the stream against real servers. One binary, so that it is linked once and the
+//! servers are started once; every test has a database of its own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // this is how tests fail
+
+mod servers;
+mod source;

@@ -1,0 +1,230 @@
+//! What is asked of a source outside its replication protocol.
+
+use std::time::Duration;
+
+use millrace_replication::check::CheckStatus;
+use millrace_replication::postgres::describe::{self, TableKind};
+use millrace_replication::postgres::{check, dial, epoch, identify, partition, publication, slot};
+use millrace_terms::{Code, Lsn, TableName};
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::servers::{APPLICATION, Source};
+
+fn table(name: &str) -> TableName {
+    TableName::new("public", name)
+}
+
+#[tokio::test]
+async fn a_good_source_passes_every_check_and_knows_who_it_is() {
+    let source = Source::new().await;
+    let (checks, session) = check::source(&source.config, APPLICATION).await;
+    assert!(checks.iter().all(|check| check.status == CheckStatus::Pass), "{checks:#?}");
+    assert!(session.is_some());
+    let system = identify(&source.config, APPLICATION).await.unwrap();
+    assert!(system.id.len() > 10 && system.timeline == 1 && system.position > Lsn::ZERO, "{system:?}");
+}
+
+#[tokio::test]
+async fn refusals_have_their_codes() {
+    let source = Source::new().await;
+    let refused = |change: &dyn Fn(&mut millrace_replication::postgres::SourceConfig)| {
+        let mut config = source.config.clone();
+        change(&mut config);
+        async move { dial(&config, APPLICATION).await.unwrap_err().code() }
+    };
+    assert_eq!(refused(&|c| c.port = 1).await, Code::SourceUnreachable);
+    assert_eq!(refused(&|c| c.host = "no-such-host.invalid".into()).await, Code::SourceUnreachable);
+    assert_eq!(refused(&|c| c.database = "nowhere".into()).await, Code::SourceAuth);
+    assert_eq!(
+        refused(&|c| c.tls.mode = millrace_replication::postgres::TlsMode::Require).await,
+        Code::SourceTls
+    );
+
+    let role = format!("{}_reader", source.word);
+    source
+        .run(&format!("create role {role} login password 'secret'; create table hidden (id int primary key)"))
+        .await;
+    let mut config = source.config.clone();
+    config.user = role;
+    config.password = SecretString::from("secret");
+    let (checks, session) = check::source(&config, APPLICATION).await;
+    let failed: Vec<_> = checks.iter().filter(|c| c.status == CheckStatus::Fail).collect();
+    assert_eq!(
+        failed.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+        ["publication privilege", "replication privilege"],
+        "{checks:#?}"
+    );
+    assert!(failed[1].remedy.contains("REPLICATION"), "{failed:#?}");
+    let wanted = check::Wanted { name: table("hidden"), exclude: Vec::new() };
+    let (checks, _) = check::tables(&session.unwrap(), &[wanted], true).await.unwrap();
+    let failed: Vec<_> =
+        checks.iter().filter(|c| c.status == CheckStatus::Fail).map(|c| c.name.as_str()).collect();
+    assert_eq!(failed, ["read privilege", "publish privilege"], "{checks:#?}");
+}
+
+#[tokio::test]
+async fn tables_are_described_as_they_are() {
+    let source = Source::new().await;
+    source
+        .run("create type mood as enum ('sad', 'ok');
+              create domain price as numeric(10, 2);
+              create table shop (id bigint generated always as identity primary key, name text not null, p price, m mood, tags text[], \"Odd \"\"Name\"\"\" int);
+              create table nokey (a int);
+              create table deferred (a int primary key deferrable);
+              create table marked (a int, b int not null, c text not null, unique (c, b));
+              alter table marked replica identity using index marked_c_b_key;
+              create table total (a int primary key, b int); alter table total replica identity full;
+              create table gen (a int primary key, b int generated always as (a + 1) stored);
+              create table parts (id int, at date, primary key (id, at)) partition by range (at);
+              create table parts_1 partition of parts for values from ('2020-01-01') to ('2021-01-01');
+              create table parts_2 partition of parts for values from ('2021-01-01') to ('2022-01-01');
+              create unlogged table quick (id int primary key);
+              create view seen as select 1 as x")
+        .await;
+    let session = source.session().await;
+    let shapes = describe::list(&session).await.unwrap();
+    let names: Vec<&str> = shapes.iter().map(|shape| shape.name.name.as_str()).collect();
+    assert_eq!(names, ["deferred", "gen", "marked", "nokey", "parts", "quick", "shop", "total"]);
+    let refusals: Vec<&str> = shapes
+        .iter()
+        .filter(|shape| shape.refusal(&[]).is_some())
+        .map(|shape| shape.name.name.as_str())
+        .collect();
+    assert_eq!(refusals, ["deferred", "gen", "nokey", "quick"]);
+
+    let shop = &describe::describe(&session, &[table("shop")]).await.unwrap()[0];
+    let kinds: Vec<&str> = shop.columns.iter().map(|c| c.plan.clickhouse_type.as_str()).collect();
+    assert_eq!(
+        kinds,
+        [
+            "Int64",
+            "String",
+            "Nullable(Decimal(10, 2))",
+            "LowCardinality(Nullable(String))",
+            "Array(Nullable(String))",
+            "Nullable(Int32)"
+        ]
+    );
+    assert_eq!(shop.columns[5].plan.name, "Odd \"Name\"");
+    assert_eq!(shop.key().unwrap().0, [0]);
+    let marked = &describe::describe(&session, &[table("marked")]).await.unwrap()[0];
+    assert_eq!(marked.key().unwrap().0, [2, 1]);
+    let parts = &describe::describe(&session, &[table("parts")]).await.unwrap()[0];
+    assert_eq!((parts.kind, parts.leaves.len()), (TableKind::Partitioned, 2));
+    assert_eq!(
+        describe::describe(&session, &[table("nope")]).await.unwrap_err().code(),
+        Code::SourceTableMissing
+    );
+    let view = &describe::describe(&session, &[table("seen")]).await.unwrap()[0];
+    assert_eq!(view.refusal(&[]).unwrap().code(), Code::TableUnsupported);
+}
+
+#[tokio::test]
+async fn publications_are_made_once_widened_and_never_taken_over() {
+    let source = Source::new().await;
+    source.run("create table a (id int primary key); create table b (id int primary key)").await;
+    let session = source.session().await;
+    let ensure =
+        async |tables: &[TableName], mark: &str| publication::ensure(&session, "Pub 1", mark, tables).await;
+    assert_eq!(ensure(&[table("a")], "ours").await, Ok(true));
+    assert_eq!(ensure(&[table("a")], "ours").await, Ok(false));
+    assert_eq!(ensure(&[table("a"), table("b")], "ours").await, Ok(false));
+    publication::verify(&session, "Pub 1", &[table("a"), table("b")]).await.unwrap();
+    assert_eq!(ensure(&[table("a")], "others").await.unwrap_err().code(), Code::SlotExists);
+    publication::remove(&session, "Pub 1", &table("a")).await.unwrap();
+    let missing = publication::verify(&session, "Pub 1", &[table("a")]).await.unwrap_err();
+    assert_eq!(missing.code(), Code::PublicationMissing);
+    publication::drop(&session, "Pub 1", "others").await.unwrap();
+    assert!(publication::verify(&session, "Pub 1", &[]).await.is_ok(), "another's is left alone");
+    publication::drop(&session, "Pub 1", "ours").await.unwrap();
+    assert!(publication::verify(&session, "Pub 1", &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn slots_are_made_once_and_dropped() {
+    let source = Source::new().await;
+    let name = format!("millrace_{}", source.word);
+    let made = slot::ensure(&source.config, APPLICATION, &name).await.unwrap();
+    assert!(made.created && made.position > Lsn::ZERO);
+    let found = slot::ensure(&source.config, APPLICATION, &name).await.unwrap();
+    assert_eq!(found, slot::Ensured { position: made.position, created: false });
+    let session = source.session().await;
+    assert_eq!(slot::verify(&session, &name).await, Ok(made.position));
+    let status = slot::status(&session, &name).await.unwrap().unwrap();
+    assert!(!status.is_lost() && status.active_pid.is_none(), "{status:?}");
+    slot::drop(&session, &name, APPLICATION).await.unwrap();
+    slot::drop(&session, &name, APPLICATION).await.unwrap();
+    assert_eq!(slot::verify(&session, &name).await.unwrap_err().code(), Code::SlotLost);
+    source.run(&format!("select pg_create_logical_replication_slot('{name}', 'test_decoding')")).await;
+    assert_eq!(slot::ensure(&source.config, APPLICATION, &name).await.unwrap_err().code(), Code::SlotExists);
+    source.run(&format!("select pg_drop_replication_slot('{name}')")).await;
+}
+
+/// B2: a running transaction may have a higher id than the latest completed one. The wait names it,
+/// and ends with it; what begins later is not waited for.
+#[tokio::test]
+async fn the_epoch_waits_for_older_transactions_and_names_them() {
+    let source = Source::new().await;
+    source.run("create table t (id int primary key)").await;
+    let older = source.session().await;
+    older.batch_execute("begin; insert into t values (1)").await.unwrap();
+    source.run("begin; insert into t values (2); prepare transaction 'p''1'").await;
+
+    let session = source.session().await;
+    let (told, mut blockers) = tokio::sync::mpsc::unbounded_channel();
+    let taking = tokio::spawn(async move {
+        epoch::take(&session, &CancellationToken::new(), |now| {
+            told.send(now.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        })
+        .await
+    });
+    let named = blockers.recv().await.unwrap();
+    assert_eq!(named.len(), 2, "{named:?}");
+    assert!(named[0].contains("process") && named[0].contains(APPLICATION), "{named:?}");
+    assert!(named[1].contains("prepared transaction 'p''1'"), "{named:?}");
+
+    let younger = source.session().await;
+    younger.batch_execute("begin; insert into t values (3)").await.unwrap();
+    older.batch_execute("commit").await.unwrap();
+    source.run("commit prepared 'p''1'").await;
+    let epoch = tokio::time::timeout(Duration::from_secs(5), taking).await.unwrap().unwrap().unwrap();
+    assert!(epoch.0 > Lsn::ZERO);
+    while let Some(left) = blockers.recv().await {
+        assert!(left.len() < 2, "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_epoch_can_be_cancelled() {
+    let source = Source::new().await;
+    source.run("create table t (id int primary key)").await;
+    let older = source.session().await;
+    older.batch_execute("begin; insert into t values (1)").await.unwrap();
+    let cancel = CancellationToken::new();
+    let session = source.session().await;
+    let token = cancel.clone();
+    let taking = tokio::spawn(async move { epoch::take(&session, &token, |_| ()).await });
+    cancel.cancel();
+    assert_eq!(taking.await.unwrap().unwrap_err().code(), Code::Cancelled);
+}
+
+#[tokio::test]
+async fn partitions_cover_every_leaf() {
+    let source = Source::new().await;
+    source
+        .run(
+            "create table parts (id int primary key) partition by range (id);
+              create table low partition of parts for values from (0) to (1000);
+              create table high partition of parts for values from (1000) to (100000);
+              insert into parts select generate_series(500, 20000)",
+        )
+        .await;
+    let session = source.session().await;
+    let shape = &describe::describe(&session, &[table("parts")]).await.unwrap()[0];
+    let plan = partition::plan(&session, &shape.leaves, 64 << 10).await.unwrap();
+    let open: Vec<&str> =
+        plan.iter().filter(|p| p.end_block.is_none()).map(|p| p.leaf.name.as_str()).collect();
+    assert_eq!(open, ["low", "high"]);
+    assert!(plan.len() > 8 && plan[0].filenode > 0, "{plan:?}");
+}
