@@ -8,6 +8,7 @@
 //! - [`check`]: one verdict of a validation.
 //! - [`postgres`]: everything that is asked of a source outside its replication protocol.
 //! - [`pgoutput`]: the decoder of the replication protocol's messages.
+//! - [`stream`]: every committed change of the tables, from the slot into ClickHouse.
 //! - [`version`]: the versions of rows, and why they make the destination equal to the source.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -20,6 +21,7 @@ pub mod copy;
 mod native;
 pub mod pgoutput;
 pub mod postgres;
+pub mod stream;
 pub mod table;
 pub mod types;
 pub mod version;

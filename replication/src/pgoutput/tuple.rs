@@ -12,6 +12,7 @@ use super::read::{Reader, violation};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuple {
     columns: u16,
+    unchanged: bool,
     /// For each column its kind, and for values their length and bytes.
     body: Bytes,
 }
@@ -32,13 +33,18 @@ pub enum Datum<'a> {
 impl Tuple {
     pub(super) fn read(reader: &mut Reader) -> Result<Self> {
         let columns = reader.u16("a number of columns")?;
-        let length = measure(columns, reader.peek())?;
-        Ok(Self { columns, body: reader.take(length, "a row")? })
+        let (length, unchanged) = measure(columns, reader.peek())?;
+        Ok(Self { columns, unchanged, body: reader.take(length, "a row")? })
     }
 
     /// Number of columns.
     pub fn columns(&self) -> usize {
         usize::from(self.columns)
+    }
+
+    /// Whether some value is [`Datum::Unchanged`].
+    pub fn has_unchanged(&self) -> bool {
+        self.unchanged
     }
 
     /// Bytes on the wire.
@@ -87,13 +93,18 @@ impl<'a> Iterator for Datums<'a> {
     }
 }
 
-/// Length of a tuple of so many columns at the front of `bytes`.
-fn measure(columns: u16, bytes: &[u8]) -> Result<usize> {
+/// Length of a tuple of so many columns at the front of `bytes`, and whether a value is unchanged.
+fn measure(columns: u16, bytes: &[u8]) -> Result<(usize, bool)> {
     let mut rest = bytes;
+    let mut unchanged = false;
     for _ in 0..columns {
         let (kind, after) = rest.split_first().ok_or_else(|| violation("a row that ends early"))?;
         rest = match kind {
-            b'n' | b'u' => after,
+            b'n' => after,
+            b'u' => {
+                unchanged = true;
+                after
+            }
             b't' | b'b' => after
                 .split_first_chunk::<4>()
                 .and_then(|(length, value)| value.get(u32::from_be_bytes(*length) as usize..))
@@ -101,5 +112,5 @@ fn measure(columns: u16, bytes: &[u8]) -> Result<usize> {
             _ => return Err(violation("a value of an unknown form")),
         };
     }
-    Ok(bytes.len() - rest.len())
+    Ok((bytes.len() - rest.len(), unchanged))
 }

@@ -11,8 +11,11 @@ use super::{CONNECT_TIMEOUT, PemFiles, SourceConfig, cut, from_replication, sess
 /// When the server gives up on a silent replication connection; it asks for a sign of life at half
 /// of it. Short, so that a slot is free again soon after a worker's machine went away.
 const WAL_SENDER_TIMEOUT: &str = "15s";
-/// How often we tell the server that we live and what is confirmed.
+/// Most often we tell the server what is confirmed.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// How often we tell it unasked that we live. Longer than its time-out, so that it asks: its question
+/// tells us that *it* lives, and how far its log goes.
+const WAKEUP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The settings of a replication connection of which nothing is asked yet.
 pub(crate) fn settings(config: &SourceConfig, tls: &PemFiles, application: &str) -> ReplicationConfig {
@@ -29,7 +32,7 @@ pub(crate) fn settings(config: &SourceConfig, tls: &PemFiles, application: &str)
     .with_application_name(cut(application))
     .with_options(session_options(&[("wal_sender_timeout", WAL_SENDER_TIMEOUT)]))
     .with_status_interval(STATUS_INTERVAL)
-    .with_wakeup_interval(STATUS_INTERVAL)
+    .with_wakeup_interval(WAKEUP_INTERVAL)
 }
 
 /// A replication connection for commands. The files of its certificates are read while it connects.

@@ -1,0 +1,146 @@
+//! What a stream is given, and what it tells. Pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_terms::{Error, Lsn};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::batcher::Limits;
+use super::memory::MemoryBudget;
+use crate::clickhouse::Clickhouse;
+use crate::postgres::SourceConfig;
+use crate::table::TablePlan;
+
+/// What a stream needs to run.
+#[derive(Debug, Clone)]
+pub struct StreamConfig {
+    /// The source.
+    pub source: SourceConfig,
+    /// The destination.
+    pub sink: Clickhouse,
+    /// Name of the destination's cluster for physical deletes; empty for a single server.
+    pub cluster: String,
+    /// Name of the mirror, and of this attempt: they make the ids of our queries.
+    pub mirror: String,
+    /// Such as `0.17` for lease 17 of stream 0.
+    pub attempt: String,
+    /// Name of the slot.
+    pub slot: String,
+    /// Name of the publication.
+    pub publication: String,
+    /// The `application_name` of this attempt's sessions. It ends in `/` and the lease's number.
+    pub application: String,
+    /// Sets this log apart from those the source had before (see `version`).
+    pub base: u64,
+    /// Where to begin: the position in the catalog.
+    pub start: Lsn,
+    /// The tables; those in error are not among them.
+    pub tables: Vec<StreamTable>,
+    /// When rows are sent.
+    pub limits: Limits,
+    /// The worker's memory.
+    pub memory: Arc<MemoryBudget>,
+    /// Whether values may come in binary form. It is asked for only if that is safe for every column
+    /// of every table, replicated or not.
+    pub binary: bool,
+}
+
+/// A table of a stream.
+#[derive(Debug, Clone)]
+pub struct StreamTable {
+    /// Its id in the catalog.
+    pub id: i64,
+    /// How it is replicated.
+    pub plan: Arc<TablePlan>,
+    /// Versions below which rows were deleted physically: nothing below is written any more.
+    pub floor: u128,
+}
+
+/// What a running stream is steered by, and where it tells how it goes.
+#[derive(Debug)]
+pub struct StreamHandle {
+    /// What happens, in order: a report must be stored before a [`Report::Position`] behind it is,
+    /// because that position leaves out what the earlier report tells of.
+    pub reports: mpsc::Sender<Report>,
+    /// The position that is stored. Only this is acknowledged to the slot.
+    pub confirmed: watch::Receiver<Lsn>,
+    /// Until when the lease is held. When it has passed, nothing is sent any more.
+    pub lease_deadline: watch::Receiver<Instant>,
+    /// Ends the stream: it stops reading, sends what it has, and returns.
+    pub cancel: CancellationToken,
+}
+
+/// What a stream tells. Times are microseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Everything up to there has arrived. To be stored, and then published as confirmed.
+    Position {
+        /// The position.
+        lsn: Lsn,
+        /// When the last transaction below it was committed; none if there was none yet.
+        committed_at: Option<i64>,
+    },
+    /// A table cannot go on; it is left out from here on and recovers by a resync. To be stored before
+    /// a later position.
+    TableFailed {
+        /// Its id.
+        id: i64,
+        /// Why.
+        error: Error,
+    },
+    /// Rows below this version were deleted physically: a TRUNCATE. To be stored before a later
+    /// position, and repeated when a copy of the table that is running ends.
+    Floor {
+        /// The table's id.
+        id: i64,
+        /// The version.
+        version: u128,
+    },
+    /// An insert has arrived.
+    Flushed {
+        /// The table's id.
+        id: i64,
+        /// Rows by what made them.
+        counts: Counts,
+        /// Bytes as they were sent, before compression.
+        bytes: u64,
+        /// From the beginning of its last step to its acknowledgement.
+        took: Duration,
+    },
+    /// An insert failed and is tried again.
+    Waiting {
+        /// The table's id.
+        id: i64,
+        /// Why.
+        error: Error,
+    },
+    /// Where the source's log ended when it told last.
+    WalEnd {
+        /// The end.
+        lsn: Lsn,
+        /// When, by the source's clock.
+        at: i64,
+    },
+}
+
+/// Changes by their kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Rows inserted.
+    pub inserts: u64,
+    /// Rows updated.
+    pub updates: u64,
+    /// Rows deleted.
+    pub deletes: u64,
+}
+
+/// Microseconds from 1970, as we tell time, to 2000, as PostgreSQL does.
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+/// PostgreSQL's time as ours.
+pub(super) fn unix_micros(postgres: i64) -> i64 {
+    postgres.saturating_add(POSTGRES_EPOCH_MICROS)
+}

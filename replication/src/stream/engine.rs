@@ -1,0 +1,364 @@
+//! The state of a running stream: it takes events and ended steps, and decides what to send and tell.
+//! It spawns the steps; all waiting is in the loop that drives it (see `super::run`).
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_terms::{Code, Error, Lsn, Result};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::apply::Change;
+use super::batcher::{Batcher, Decision, Situation};
+use super::config::{Report, StreamConfig, unix_micros};
+use super::flusher::{Ended, Flusher, Outcome, is_of_table};
+use super::lane::{Batch, Lane};
+use super::memory::{MemoryBudget, Share};
+use super::position::{BatchId, Mark, Tracker};
+use super::reader::Event;
+use super::relations::Layout;
+use super::toast::Memory;
+use crate::block::Block;
+use crate::pgoutput::{Begin, Message, Relation};
+use crate::types::TimeRange;
+use crate::version::Version;
+
+/// Least time between two reports of the position: who stores it does so more rarely still.
+const POSITION_INTERVAL: Duration = Duration::from_millis(100);
+/// Least time between two reports of the log's end.
+const WAL_END_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The state of a running stream.
+pub(super) struct Engine {
+    lanes: Vec<Lane>,
+    /// Lanes that have something to send.
+    active: BTreeSet<usize>,
+    /// Relations by OID; `None` for those that are not ours.
+    relations: HashMap<u32, Option<Arc<Layout>>>,
+    transaction: Option<Begin>,
+    memory: Memory,
+    tracker: Tracker,
+    batcher: Batcher,
+    flusher: Arc<Flusher>,
+    /// Steps under way.
+    pub steps: JoinSet<Ended>,
+    /// Reports that are to be told, in order.
+    pub outbox: VecDeque<Report>,
+    /// Send whatever there is: the stream ends.
+    pub draining: bool,
+    budget: Arc<MemoryBudget>,
+    time_range: TimeRange,
+    base: u64,
+    told: Told,
+}
+
+/// What was told last, and when.
+struct Told {
+    position: Mark,
+    position_at: Option<Instant>,
+    wal_end_at: Option<Instant>,
+}
+
+impl Engine {
+    pub(super) fn new(config: &StreamConfig, flusher: Arc<Flusher>) -> Self {
+        let tracker = Tracker::new(config.start);
+        Self {
+            lanes: config.tables.iter().map(Lane::new).collect(),
+            active: BTreeSet::new(),
+            relations: HashMap::new(),
+            transaction: None,
+            memory: Memory::default(),
+            told: Told { position: tracker.position(), position_at: None, wal_end_at: None },
+            tracker,
+            batcher: Batcher::new(config.limits.clone(), Instant::now()),
+            flusher,
+            steps: JoinSet::new(),
+            outbox: VecDeque::new(),
+            draining: false,
+            budget: config.memory.clone(),
+            time_range: config.sink.time_range(),
+            base: config.base,
+        }
+    }
+
+    /// Whether reading must stop until rows have been sent.
+    pub(super) fn is_full(&self) -> bool {
+        self.budget.is_full()
+    }
+
+    /// Whether nothing is left to send.
+    pub(super) fn is_drained(&self) -> bool {
+        self.active.is_empty() && self.steps.is_empty()
+    }
+
+    /// The position.
+    pub(super) fn position(&self) -> Lsn {
+        self.tracker.position().lsn
+    }
+
+    /// Takes an event. Returns a relation that is not known, for [`Engine::relation`].
+    ///
+    /// # Errors
+    /// `PROTOCOL_VIOLATION` if the event cannot come now. Errors of a table are not among them.
+    pub(super) fn accept(&mut self, event: Event) -> Result<Option<Relation>> {
+        match event {
+            Event::Begin(begin) => {
+                self.transaction = Some(begin);
+                self.tracker.begin();
+            }
+            Event::Commit(commit) => {
+                self.transaction = None;
+                self.memory.clear();
+                self.tracker.commit(commit.end, commit.time);
+            }
+            Event::Idle { wal_end, at } => {
+                self.tracker.idle(wal_end);
+                self.tell_wal_end(wal_end, at);
+            }
+            Event::Change { message: Message::Relation(relation), .. } => {
+                if !self.known_relation(&relation) {
+                    return Ok(Some(relation));
+                }
+            }
+            Event::Change { record, message } => self.change(record, message)?,
+            Event::Silence => {}
+        }
+        Ok(None)
+    }
+
+    /// A relation of one of our tables, or one that was looked up before.
+    fn known_relation(&mut self, relation: &Relation) -> bool {
+        let by_oid = self.lanes.iter().position(|lane| lane.plan.oid == relation.oid);
+        let by_name = || {
+            self.lanes.iter().position(|lane| {
+                lane.plan.source.schema == relation.schema && lane.plan.source.name == relation.name
+            })
+        };
+        let before = self.relations.get(&relation.oid).map(|known| known.as_ref().map(|layout| layout.table));
+        match (by_oid, before) {
+            (Some(lane), _) | (None, Some(Some(lane))) => self.route(lane, relation),
+            (None, Some(None)) => {}
+            (None, None) => match by_name() {
+                Some(lane) => {
+                    self.relations.insert(relation.oid, None);
+                    let what = format!("{} was dropped and created again", self.lanes[lane].plan.source);
+                    self.fail(lane, Error::new(Code::TableSchemaChanged, what));
+                }
+                None => return false,
+            },
+        }
+        true
+    }
+
+    /// A relation that is not a table of ours, and the partitioned table it belongs to, if any.
+    pub(super) fn relation(&mut self, relation: &Relation, root: Option<u32>) {
+        let lane = root.and_then(|root| self.lanes.iter().position(|lane| lane.plan.oid == root));
+        match lane {
+            Some(lane) => self.route(lane, relation),
+            None => {
+                self.relations.insert(relation.oid, None);
+            }
+        }
+    }
+
+    fn route(&mut self, lane: usize, relation: &Relation) {
+        match Layout::new(lane, &self.lanes[lane].plan, relation) {
+            Ok(layout) => {
+                self.relations.insert(relation.oid, Some(Arc::new(layout)));
+            }
+            Err(error) => self.fail(lane, error),
+        }
+    }
+
+    fn change(&mut self, record: Lsn, message: Message) -> Result<()> {
+        let relation = match &message {
+            Message::Insert(insert) => insert.relation,
+            Message::Update(update) => update.relation,
+            Message::Delete(delete) => delete.relation,
+            Message::Truncate(truncate) => {
+                let relations = truncate.relations.clone();
+                return self.truncate(record, &relations);
+            }
+            _ => return Ok(()),
+        };
+        let Some(layout) = self.relations.get(&relation) else { return Err(unannounced(relation)) };
+        let Some(layout) = layout.clone() else { return Ok(()) };
+        let begin = self.begin()?;
+        let version = Version::of(self.base, begin.commit, record).0;
+        let at = layout.table;
+        // What is below the floor was deleted physically.
+        if self.lanes[at].failed || version < self.lanes[at].floor {
+            return Ok(());
+        }
+        self.open(at, begin.commit);
+        let lane = &mut self.lanes[at];
+        let Some(batch) = &mut lane.open else { return Ok(()) };
+        let plan = lane.plan.clone();
+        let mut change =
+            Change { layout: &layout, plan: &plan, version, xid: begin.xid, memory: &mut self.memory };
+        let applied = match &message {
+            Message::Insert(insert) => change.insert(batch, &insert.new),
+            Message::Update(update) => change.update(batch, update),
+            Message::Delete(delete) => change.delete(batch, delete),
+            _ => Ok(()),
+        };
+        match applied {
+            Ok(()) => {
+                let bytes = batch.account();
+                if self.batcher.is_full(batch.rows(), bytes) {
+                    lane.seal();
+                }
+            }
+            Err(error) => self.fail(at, error),
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a lane has a batch to which rows can be added.
+    fn open(&mut self, at: usize, commit: Lsn) {
+        let lane = &mut self.lanes[at];
+        if lane.open.is_none() {
+            let block = Block::new(lane.plan.clone(), self.time_range);
+            let share = Share::new(self.budget.clone());
+            lane.open = Some(Box::new(Batch::new(self.tracker.open(), commit, block, share, Instant::now())));
+            self.active.insert(at);
+        }
+    }
+
+    fn truncate(&mut self, record: Lsn, relations: &[u32]) -> Result<()> {
+        let below = Version::of(self.base, self.begin()?.commit, record).0;
+        let layouts: Vec<Arc<Layout>> =
+            relations.iter().filter_map(|oid| self.relations.get(oid).cloned().flatten()).collect();
+        for layout in layouts {
+            let at = layout.table;
+            self.memory.forget_table(at);
+            if self.lanes[at].failed || below <= self.lanes[at].floor {
+                continue;
+            }
+            if layout.is_leaf {
+                // Deleting on the root's table would delete the other partitions' rows.
+                let what = format!("a partition of {} was truncated", self.lanes[at].plan.source);
+                let error = Error::new(Code::TableSchemaChanged, what).with_remedy("Resync the table.");
+                self.fail(at, error);
+                continue;
+            }
+            let id = self.tracker.open();
+            self.lanes[at].purge(id, below, Instant::now());
+            self.active.insert(at);
+        }
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<Begin> {
+        self.transaction.ok_or_else(|| {
+            Error::new(Code::ProtocolViolation, "the replication stream holds a change outside a transaction")
+        })
+    }
+
+    /// Leaves a table out from here on.
+    pub(super) fn fail(&mut self, at: usize, error: Error) {
+        let lane = &mut self.lanes[at];
+        if lane.failed {
+            return;
+        }
+        for id in lane.fail() {
+            self.tracker.done(id);
+        }
+        self.active.remove(&at);
+        let error = error.with("table", lane.plan.source.to_string());
+        self.outbox.push_back(Report::TableFailed { id: lane.id, error });
+    }
+
+    /// Sends what may be sent. Returns when to look again.
+    pub(super) fn dispatch(&mut self) -> Option<Instant> {
+        loop {
+            let situation = Situation {
+                now: Instant::now(),
+                urgent: self.draining || self.is_full(),
+                in_transaction: self.tracker.in_transaction(),
+                in_flight: self.steps.len(),
+            };
+            let lanes = self.active.iter().map(|at| (*at, self.lanes[*at].state()));
+            match self.batcher.next(lanes, situation) {
+                Decision::Wait(until) => return until,
+                Decision::Send(at) => self.send(at, situation.now),
+            }
+        }
+    }
+
+    fn send(&mut self, at: usize, now: Instant) {
+        let lane = &mut self.lanes[at];
+        if let Some(step) = lane.start(now) {
+            self.steps.spawn(self.flusher.clone().run(at, lane.id, lane.plan.clone(), step));
+        }
+        if lane.is_empty() {
+            self.active.remove(&at);
+        }
+    }
+
+    /// A step has ended.
+    ///
+    /// # Errors
+    /// Those that are not of the step's table: the stream cannot go on.
+    pub(super) fn ended(&mut self, ended: Ended) -> Result<()> {
+        let Ended { lane: at, batch, outcome, took } = ended;
+        let lane = &mut self.lanes[at];
+        lane.ended();
+        let id = lane.id;
+        match outcome {
+            Ok(Outcome::Inserted { counts, bytes }) => {
+                self.arrived(batch);
+                self.outbox.push_back(Report::Flushed { id, counts, bytes, took });
+            }
+            Ok(Outcome::Purged { below }) => {
+                self.arrived(batch);
+                self.outbox.push_back(Report::Floor { id, version: below });
+            }
+            Err(error) if is_of_table(&error) => {
+                self.arrived(batch);
+                self.fail(at, error);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, batch: BatchId) {
+        self.tracker.done(batch);
+    }
+
+    /// Tells the position if it is another and it is time to. Returns when to look again.
+    pub(super) fn tell_position(&mut self, at_once: bool) -> Option<Instant> {
+        let position = self.tracker.position();
+        if position == self.told.position {
+            return None;
+        }
+        let now = Instant::now();
+        let due = self.told.position_at.map_or(now, |at| at + POSITION_INTERVAL);
+        if due > now && !at_once {
+            return Some(due);
+        }
+        self.told.position = position;
+        self.told.position_at = Some(now);
+        let committed_at = position.committed_at.map(unix_micros);
+        self.outbox.push_back(Report::Position { lsn: position.lsn, committed_at });
+        None
+    }
+
+    fn tell_wal_end(&mut self, lsn: Lsn, at: i64) {
+        let now = Instant::now();
+        if self.told.wal_end_at.is_none_or(|at| at + WAL_END_INTERVAL <= now) {
+            self.told.wal_end_at = Some(now);
+            self.outbox.push_back(Report::WalEnd { lsn, at: unix_micros(at) });
+        }
+    }
+}
+
+#[cold]
+fn unannounced(relation: u32) -> Error {
+    Error::new(
+        Code::ProtocolViolation,
+        format!("the replication stream holds a change of relation {relation}, which it did not describe"),
+    )
+}

@@ -1,0 +1,169 @@
+//! What is gathered for one table. Pure.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use millrace_terms::Lsn;
+use tokio::time::Instant;
+
+use super::batcher;
+use super::config::{Counts, StreamTable};
+use super::memory::Share;
+use super::position::BatchId;
+use super::toast::Row;
+use crate::block::Block;
+use crate::table::TablePlan;
+
+/// A row that cannot be sent before large values of it are read from the source.
+#[derive(Debug, Clone)]
+pub(super) struct PendingRow {
+    pub row: Row,
+    pub version: u128,
+    /// The transaction that must be visible to the snapshot in which the values are read.
+    pub xid: u32,
+}
+
+/// Rows of one insert.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub id: BatchId,
+    /// The commit of its first row's transaction.
+    pub from: Lsn,
+    pub block: Block,
+    pub pending: Vec<PendingRow>,
+    pending_bytes: usize,
+    pub counts: Counts,
+    pub since: Instant,
+    pub share: Share,
+}
+
+impl Batch {
+    pub(super) fn new(id: BatchId, from: Lsn, block: Block, share: Share, since: Instant) -> Self {
+        Self {
+            id,
+            from,
+            block,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            counts: Counts::default(),
+            since,
+            share,
+        }
+    }
+
+    /// A row that waits for its large values.
+    pub(super) fn push_pending(&mut self, pending: PendingRow) {
+        self.pending_bytes += pending.row.bytes();
+        self.pending.push(pending);
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.block.rows() + self.pending.len()
+    }
+
+    /// Brings the worker's account up to date, and tells it.
+    pub(super) fn account(&mut self) -> usize {
+        let bytes = self.block.bytes() + self.pending_bytes;
+        self.share.set(bytes);
+        bytes
+    }
+}
+
+/// What is sent as one step of a table.
+#[derive(Debug)]
+pub(super) enum Step {
+    Insert(Box<Batch>),
+    /// Deletes what is below a version: a TRUNCATE.
+    Purge {
+        id: BatchId,
+        below: u128,
+        since: Instant,
+    },
+}
+
+/// One table.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub id: i64,
+    pub plan: Arc<TablePlan>,
+    pub floor: u128,
+    /// The batch to which rows are added.
+    pub open: Option<Box<Batch>>,
+    queue: VecDeque<Step>,
+    in_flight: usize,
+    barred: bool,
+    last_start: Option<Instant>,
+    /// It has gone to ERROR and is left out.
+    pub failed: bool,
+}
+
+impl Lane {
+    pub(super) fn new(table: &StreamTable) -> Self {
+        Self {
+            id: table.id,
+            plan: table.plan.clone(),
+            floor: table.floor,
+            open: None,
+            queue: VecDeque::new(),
+            in_flight: 0,
+            barred: false,
+            last_start: None,
+            failed: false,
+        }
+    }
+
+    /// Adds nothing more to the open batch.
+    pub(super) fn seal(&mut self) {
+        if let Some(batch) = self.open.take() {
+            self.queue.push_back(Step::Insert(batch));
+        }
+    }
+
+    /// A physical delete, behind everything that was gathered.
+    pub(super) fn purge(&mut self, id: BatchId, below: u128, since: Instant) {
+        self.seal();
+        self.queue.push_back(Step::Purge { id, below, since });
+        self.floor = self.floor.max(below);
+    }
+
+    /// Takes what is to be sent next.
+    pub(super) fn start(&mut self, now: Instant) -> Option<Step> {
+        let step = self.queue.pop_front().or_else(|| self.open.take().map(Step::Insert))?;
+        self.in_flight += 1;
+        self.last_start = Some(now);
+        self.barred = matches!(step, Step::Purge { .. });
+        Some(step)
+    }
+
+    /// What was sent has ended.
+    pub(super) fn ended(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.barred = false;
+    }
+
+    /// Leaves the table out from here on. Returns what will never be sent.
+    pub(super) fn fail(&mut self) -> Vec<BatchId> {
+        self.failed = true;
+        self.seal();
+        let id = |step: Step| match step {
+            Step::Insert(batch) => batch.id,
+            Step::Purge { id, .. } => id,
+        };
+        self.queue.drain(..).map(id).collect()
+    }
+
+    /// Whether there is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_none() && self.queue.is_empty()
+    }
+
+    /// What the batcher is to know.
+    pub(super) fn state(&self) -> batcher::Lane {
+        let head = match self.queue.front() {
+            Some(Step::Insert(batch)) => Some(batcher::Head::Sealed(batch.since)),
+            Some(Step::Purge { since, .. }) => Some(batcher::Head::Barrier(*since)),
+            None => self.open.as_ref().map(|batch| batcher::Head::Gathering(batch.since)),
+        };
+        batcher::Lane { head, in_flight: self.in_flight, barred: self.barred, last_start: self.last_start }
+    }
+}

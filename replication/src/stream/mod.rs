@@ -1,0 +1,192 @@
+//! The stream: every committed change of the tables, from the slot into ClickHouse. I/O in [`run`],
+//! `reader`, `flusher`, `reselect` and `side`; everything that decides is pure.
+//!
+//! ```text
+//!  walsender ──▶ reader ──events──▶ engine ──rows──▶ lane of the table ──steps──▶ flusher ──▶ ClickHouse
+//!      ▲         decode             relations          open batch                   │ large values that
+//!      │                            apply (+ toast)    full batches, barriers       │ did not change:
+//!      │                              ▲    │                ▲                       ▼ reselect
+//!      │                              │    └─ Tracker ◀─────┼───────ended─────── source
+//!      │                              │        position     └ Batcher: which lane, when
+//!      └──── confirmed ◀── catalog ◀──┴── reports
+//! ```
+//!
+//! - The loop in [`run`] is one task. It decodes a message straight into the columns of its table's
+//!   open batch. Steps, which encode and send, are tasks of their own: reading, encoding and sending
+//!   overlap.
+//! - A batch may hold parts of many transactions, and a transaction may be in many batches, so memory
+//!   is bounded whatever its size: when the worker's budget is used up, reading stops.
+//! - Order does not matter to the destination (see `version`), except around a TRUNCATE, which is a
+//!   barrier in its table's lane.
+//! - The position is told when everything below has arrived, and acknowledged to the slot only when it
+//!   has been stored.
+//! - What is wrong with one table is told once, and the table is left out; the others go on.
+
+mod apply;
+mod batcher;
+mod config;
+mod engine;
+mod flusher;
+mod lane;
+mod memory;
+mod position;
+mod reader;
+mod relations;
+mod reselect;
+mod side;
+mod snapshot;
+mod toast;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_terms::{Code, Error, Lsn, Result};
+use tokio::time::Instant;
+
+pub use batcher::Limits;
+pub use config::{Counts, Report, StreamConfig, StreamHandle, StreamTable};
+use engine::Engine;
+use flusher::{Ended, Flusher};
+pub use memory::{MemoryBudget, WORKER_BYTES};
+use reader::{Event, Reader};
+use side::Side;
+
+/// Most events that are taken before the loop looks at everything else.
+const EVENTS_AT_ONCE: usize = 256;
+/// How long a cancelled stream may take to send what it has. What is not sent is read again.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the loop looks around if nothing else wakes it.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs a stream until it is cancelled, and returns the position it has reached.
+///
+/// # Errors
+/// `LEASE_LOST` when the lease's deadline has passed or a newer attempt streams; `SLOT_IN_USE`,
+/// `SLOT_LOST`, `PUBLICATION_MISSING`; whatever source or destination say that is not of one table.
+/// All that was told remains true.
+pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> {
+    let side = Side::new(config.source.clone(), config.application.clone());
+    side.prepare(&config.slot, &config.publication, config.start).await?;
+    let binary = config.binary && side.binary_is_safe(&config.tables).await?;
+    let mut reader = Reader::open(&config, binary).await?;
+    let flusher = Arc::new(Flusher {
+        sink: config.sink.clone(),
+        cluster: config.cluster.clone(),
+        mirror: config.mirror.clone(),
+        attempt: config.attempt.clone(),
+        side: side.clone(),
+        lease_deadline: handle.lease_deadline.clone(),
+        cancel: handle.cancel.clone(),
+        reports: handle.reports.clone(),
+    });
+    let mut engine = Engine::new(&config, flusher);
+    let streamed = stream(&config, &side, &mut engine, &mut reader, &mut handle).await;
+    match streamed {
+        Ok(()) => drain(engine, &handle).await,
+        Err(error) => Err(error.with("position", engine.position().to_string())),
+    }
+}
+
+/// Until cancelled.
+async fn stream(
+    config: &StreamConfig,
+    side: &Side,
+    engine: &mut Engine,
+    reader: &mut Reader,
+    handle: &mut StreamHandle,
+) -> Result<()> {
+    let cancel = handle.cancel.clone();
+    loop {
+        let lease = *handle.lease_deadline.borrow();
+        if Instant::now() >= lease {
+            return Err(Error::new(Code::LeaseLost, "the lease was not renewed in time"));
+        }
+        let look = [engine.dispatch(), engine.tell_position(false), Some(Instant::now() + TICK), Some(lease)];
+        let wake = look.into_iter().flatten().min().unwrap_or(lease);
+        tell(engine, handle).await?;
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(()),
+            Some(step) = engine.steps.join_next() => ended(engine, step)?,
+            Ok(()) = handle.confirmed.changed() => reader.confirm(*handle.confirmed.borrow_and_update()),
+            event = reader.next(), if !engine.is_full() => {
+                take(config, side, engine, reader, event?).await?;
+            }
+            () = config.memory.wait(), if engine.is_full() => {}
+            () = tokio::time::sleep_until(wake) => {}
+        }
+    }
+}
+
+/// Takes an event, and those that are there already.
+async fn take(
+    config: &StreamConfig,
+    side: &Side,
+    engine: &mut Engine,
+    reader: &mut Reader,
+    first: Event,
+) -> Result<()> {
+    let mut event = first;
+    for _ in 0..EVENTS_AT_ONCE {
+        if matches!(event, Event::Silence) {
+            side.walsender_is_alive(&config.slot).await?;
+        }
+        if let Some(relation) = engine.accept(event)? {
+            let root = side.root(relation.oid).await?;
+            engine.relation(&relation, root);
+        }
+        if engine.is_full() {
+            break;
+        }
+        match reader.next_now() {
+            Some(next) => event = next?,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+fn ended(engine: &mut Engine, step: Result<Ended, tokio::task::JoinError>) -> Result<()> {
+    match step {
+        Ok(step) => engine.ended(step),
+        // A step that panicked: what it held must be read again.
+        Err(error) => {
+            Err(Error::new(Code::Internal, format!("a step of the stream ended abnormally: {error}")))
+        }
+    }
+}
+
+/// Tells what there is to tell, in order.
+async fn tell(engine: &mut Engine, handle: &StreamHandle) -> Result<()> {
+    while let Some(report) = engine.outbox.pop_front() {
+        if handle.reports.send(report).await.is_err() {
+            return Err(Error::new(Code::Cancelled, "nobody listens to the stream's reports any more"));
+        }
+    }
+    Ok(())
+}
+
+/// Sends what there is, and tells the last position.
+async fn drain(mut engine: Engine, handle: &StreamHandle) -> Result<Lsn> {
+    engine.draining = true;
+    let deadline = (Instant::now() + DRAIN_TIMEOUT).min(*handle.lease_deadline.borrow());
+    loop {
+        let wake = engine.dispatch().unwrap_or(deadline).min(deadline);
+        if engine.is_drained() || Instant::now() >= deadline {
+            break;
+        }
+        tokio::select! {
+            Some(step) = engine.steps.join_next() => {
+                // What failed is read again by the next attempt.
+                if ended(&mut engine, step).is_err() {
+                    break;
+                }
+                tell(&mut engine, handle).await?;
+            }
+            () = tokio::time::sleep_until(wake) => {}
+        }
+    }
+    engine.tell_position(true);
+    tell(&mut engine, handle).await?;
+    Ok(engine.position())
+}

@@ -1,0 +1,111 @@
+//! The stream's ordinary session beside the replication connection: for what the replication protocol
+//! does not tell. I/O.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millrace_terms::{Code, Error, Lsn, Result};
+use tokio::sync::Mutex;
+
+use super::config::StreamTable;
+use crate::postgres::{Session, SourceConfig, describe, dial, from_sql, slot};
+
+/// Opens a session when one is needed, and again when it broke.
+#[derive(Debug)]
+pub(super) struct Side {
+    config: SourceConfig,
+    application: String,
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+impl Side {
+    pub(super) fn new(config: SourceConfig, application: String) -> Arc<Self> {
+        Arc::new(Self { config, application, session: Mutex::new(None) })
+    }
+
+    pub(super) async fn session(&self) -> Result<Arc<Session>> {
+        let mut session = self.session.lock().await;
+        match &*session {
+            Some(open) if !open.is_closed() => Ok(open.clone()),
+            _ => Ok(session.insert(Arc::new(dial(&self.config, &self.application).await?)).clone()),
+        }
+    }
+
+    /// Makes sure that a stream can start at `start`: older attempts are ended, the slot can deliver
+    /// everything from there, the publication exists.
+    ///
+    /// # Errors
+    /// `SLOT_IN_USE`, `LEASE_LOST`, `SLOT_LOST`, `PUBLICATION_MISSING`, and those of [`dial`].
+    pub(super) async fn prepare(&self, slot_name: &str, publication: &str, start: Lsn) -> Result<()> {
+        let session = self.session().await?;
+        slot::release(&session, slot_name, &self.application).await?;
+        let confirmed = slot::verify(&session, slot_name).await?;
+        if confirmed > start {
+            // The server would begin there without a word, and the changes between would be lost.
+            return Err(Error::new(
+                Code::SlotLost,
+                format!("the slot {slot_name} stands at {confirmed}, beyond the position {start}: somebody else has read from it"),
+            )
+            .with("slot", slot_name));
+        }
+        // From PostgreSQL 18 on a stream from a missing publication is silent.
+        let sql = "select 1 from pg_catalog.pg_publication where pubname = $1::text";
+        let found = session.query_opt(sql, &[&publication]).await;
+        if found.map_err(|error| from_sql("looking for the publication", &error))?.is_none() {
+            return Err(Error::new(
+                Code::PublicationMissing,
+                format!("the source has no publication {publication}"),
+            )
+            .with("publication", publication));
+        }
+        Ok(())
+    }
+
+    /// Whether the walsender on the slot is at work, after nothing came from it for long: it may be
+    /// decoding a large transaction of which nothing is published.
+    ///
+    /// # Errors
+    /// `SOURCE_UNREACHABLE` if it is not, or if nobody answers.
+    pub(super) async fn walsender_is_alive(&self, slot_name: &str) -> Result<()> {
+        let sql = "select 1 from pg_catalog.pg_replication_slots s
+                     join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
+                    where s.slot_name = $1::text and a.application_name = left($2::text, 63)";
+        let session = self.session().await?;
+        let found = session.query_opt(sql, &[&slot_name, &self.application]).await;
+        match found.map_err(|error| from_sql("asking for the walsender", &error))? {
+            Some(_) => Ok(()),
+            None => Err(Error::new(
+                Code::SourceUnreachable,
+                "the replication connection is dead: nothing comes from it",
+            )),
+        }
+    }
+
+    /// The root of the partitioned table that a relation is a partition of, if it is one.
+    ///
+    /// # Errors
+    /// Those of [`from_sql`].
+    pub(super) async fn root(&self, relation: u32) -> Result<Option<u32>> {
+        let sql = "select pg_catalog.pg_partition_root($1::oid)::oid";
+        let session = self.session().await?;
+        let row = session.query_one(sql, &[&relation]).await;
+        Ok(row.map_err(|error| from_sql("looking for a partition's table", &error))?.get(0))
+    }
+
+    /// Whether the source may be asked for the binary form: of every column of every table, because
+    /// those that are not replicated come too.
+    ///
+    /// # Errors
+    /// Those of [`from_sql`].
+    pub(super) async fn binary_is_safe(&self, tables: &[StreamTable]) -> Result<bool> {
+        let sql = "select distinct a.atttypid from pg_catalog.pg_attribute a
+                    where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped";
+        let oids: Vec<u32> = tables.iter().map(|table| table.plan.oid).collect();
+        let session = self.session().await?;
+        let rows =
+            session.query(sql, &[&oids]).await.map_err(|error| from_sql("reading the types", &error))?;
+        let types: BTreeSet<u32> = rows.iter().map(|row| row.get(0)).collect();
+        let catalog = describe::types(&session, types.clone()).await?;
+        Ok(types.into_iter().all(|oid| catalog.binary_known(oid)))
+    }
+}
