@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use millrace_proto::v1::{Check, check};
 use millrace_terms::{Class, Code, Error};
-use tonic_types::StatusExt;
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// The exit code of a defect or of anything not foreseen.
 const EXIT_INTERNAL: u8 = 1;
@@ -83,31 +83,38 @@ impl From<tonic::Status> for Failure {
         let details = status.get_error_details();
         let info = details.error_info();
         let reason = info.map(|info| info.reason.clone()).filter(|reason| !reason.is_empty());
-        // A call that no server of ours answered: the connection broke, or a proxy speaks.
-        let broken =
-            (status.code() == tonic::Code::Unavailable).then(|| Code::ServerUnreachable.as_str().to_owned());
-        let reason = reason.or(broken);
+        if reason.is_none() && is_broken(&status) {
+            let message = format!("the connection to the server broke: {}", status.message());
+            return Self::from(&Error::new(Code::ServerUnreachable, message));
+        }
         let known: Option<Code> = reason.as_deref().and_then(|reason| reason.parse().ok());
         let remedy = info
             .and_then(|info| info.metadata.get(REMEDY_KEY).cloned())
             .or_else(|| known.map(|code| code.remedy().to_owned()));
-        let fields = details.bad_request().map(|request| request.field_violations.as_slice());
-        let fields = fields.unwrap_or_default().iter().map(|v| (v.field.clone(), v.description.clone()));
-        let objects = details.precondition_failure().map(|failure| failure.violations.as_slice());
-        let objects = objects.unwrap_or_default().iter().map(|v| (v.subject.clone(), v.description.clone()));
-        let mut faults: Vec<_> = fields.chain(objects).collect();
-        if faults.len() == 1 {
-            faults.clear();
-        }
         Self {
             code: reason.unwrap_or_else(|| grpc_name(status.code()).to_owned()),
             class: grpc_class(status.code()),
             message: status.message().to_owned(),
             remedy,
-            faults,
+            faults: faults(&details),
             line: info.and_then(|info| info.metadata.get(LINE_KEY)?.parse().ok()),
         }
     }
+}
+
+/// Whether no server answered: the status was made here, out of a connection's error, or by a proxy.
+fn is_broken(status: &tonic::Status) -> bool {
+    std::error::Error::source(status).is_some() || status.code() == tonic::Code::Unavailable
+}
+
+/// The fields and objects at fault; none if there is only one, which the message names.
+fn faults(details: &ErrorDetails) -> Vec<(String, String)> {
+    let fields = details.bad_request().map(|request| request.field_violations.as_slice());
+    let fields = fields.unwrap_or_default().iter().map(|v| (v.field.clone(), v.description.clone()));
+    let objects = details.precondition_failure().map(|failure| failure.violations.as_slice());
+    let objects = objects.unwrap_or_default().iter().map(|v| (v.subject.clone(), v.description.clone()));
+    let faults: Vec<_> = fields.chain(objects).collect();
+    if faults.len() == 1 { Vec::new() } else { faults }
 }
 
 /// The kind of failure that a gRPC code stands for.
@@ -205,7 +212,6 @@ pub fn report(error: &anyhow::Error, out: &mut impl Write) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic_types::ErrorDetails;
 
     #[test]
     fn a_status_is_shown_with_cause_field_remedy_and_code() {

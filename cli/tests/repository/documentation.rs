@@ -8,6 +8,7 @@ use clap::CommandFactory;
 use millrace::arguments::Arguments;
 use millrace::{environment, failure};
 use millrace_proto::v1;
+use millrace_replication::types::{SourceColumn, TypeCatalog};
 use millrace_terms::{Class, Code};
 
 use crate::{path, read};
@@ -136,6 +137,40 @@ fn states_are_those_of_the_api() {
     });
     for name in names {
         assert!(page.contains(&format!("| `{name}` |")), "docs/reference/states.md lacks {name}");
+    }
+}
+
+#[test]
+fn types_are_those_of_the_code() {
+    let page = read("docs/reference/destination-tables.md");
+    let numeric = |precision: i32, scale: i32| (precision << 16 | (scale & 0x7ff)) + 4;
+    // By their fixed OIDs (PostgreSQL source, pg_type.dat).
+    let columns = [
+        ("`boolean`", 16, -1),
+        ("`smallint`", 21, -1),
+        ("`integer`", 23, -1),
+        ("`bigint`", 20, -1),
+        ("`real`", 700, -1),
+        ("`double precision`", 701, -1),
+        ("`numeric(12,2)`", 1700, numeric(12, 2)),
+        ("`numeric(3,-2)`", 1700, numeric(3, -2)),
+        ("`numeric` without", 1700, -1),
+        ("`text`", 25, -1),
+        ("`varchar`", 1043, -1),
+        ("`bytea`", 17, -1),
+        ("`jsonb`", 3802, -1),
+        ("`uuid`", 2950, -1),
+        ("`date`", 1082, -1),
+        ("`timestamp`", 1114, -1),
+        ("`timestamptz`", 1184, -1),
+        ("everything else", 600, -1),
+    ];
+    for (what, type_oid, typmod) in columns {
+        let line = page.lines().find(|line| line.starts_with('|') && line.contains(what));
+        let line = line.unwrap_or_else(|| panic!("{what} is missing"));
+        let column = SourceColumn { name: "c".into(), attnum: 1, type_oid, typmod, nullable: false };
+        let plan = TypeCatalog::default().plan_column(column);
+        assert!(line.contains(&format!("| `{}`", plan.clickhouse_type)), "{line}: {}", plan.clickhouse_type);
     }
 }
 
