@@ -163,11 +163,15 @@ impl Engine {
     }
 
     fn route(&mut self, lane: usize, relation: &Relation) {
-        match Layout::new(lane, &self.lanes[lane].plan, relation) {
+        let layout = Layout::new(lane, &self.lanes[lane].plan, relation);
+        match layout {
             Ok(layout) => {
                 self.relations.insert(relation.oid, Some(Arc::new(layout)));
             }
-            Err(error) => self.fail(lane, error),
+            Err(error) => {
+                self.relations.insert(relation.oid, None);
+                self.fail(lane, error);
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use millrace_replication::clickhouse::{Clickhouse, ClickhouseConfig, ClickhouseTls, InsertCompression};
 use millrace_replication::postgres::{self, Session, SourceConfig, Tls, TlsMode};
 use secrecy::SecretString;
 
@@ -40,6 +41,21 @@ impl Source {
         session.batch_execute("set search_path = public").await.unwrap();
         session
     }
+}
+
+/// A database of the name on the shared destination.
+pub async fn destination(database: &str) -> Clickhouse {
+    let config = ClickhouseConfig {
+        url: std::env::var("MILLRACE_TEST_CLICKHOUSE").unwrap_or("http://127.0.0.1:15123".into()),
+        user: "default".into(),
+        password: SecretString::from(String::new()),
+        database: database.into(),
+        tls: ClickhouseTls::default(),
+        compression: InsertCompression::Auto,
+    };
+    let clickhouse = Clickhouse::connect(&config).await.unwrap();
+    clickhouse.create_database("").await.unwrap();
+    clickhouse
 }
 
 fn config(database: &str) -> SourceConfig {

@@ -1,0 +1,211 @@
+//! A stream with the part that the catalog plays around it: it stores what is told, and confirms it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_replication::clickhouse::{Clickhouse, ddl::Engine};
+use millrace_replication::postgres::plan::{Options, plan};
+use millrace_replication::postgres::{describe, publication, slot};
+use millrace_replication::stream::{
+    self, Limits, MemoryBudget, Report, StreamConfig, StreamHandle, StreamTable, WORKER_BYTES,
+};
+use millrace_replication::table::{OwnColumns, TablePlan};
+use millrace_terms::{Lsn, Result, TableName};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::servers::{APPLICATION, Source, destination};
+
+/// How long a test waits for something that takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Tables of a source with their destinations, and a slot from before their first row.
+pub struct Mirror {
+    pub source: Source,
+    pub sink: Clickhouse,
+    pub config: StreamConfig,
+}
+
+/// A stream that runs.
+pub struct Running {
+    stream: JoinHandle<Result<Lsn>>,
+    store: JoinHandle<()>,
+    cancel: CancellationToken,
+    position: watch::Receiver<Lsn>,
+    pub reports: Arc<std::sync::Mutex<Vec<Report>>>,
+    pub lease: watch::Sender<Instant>,
+}
+
+impl Mirror {
+    /// Makes the tables by `ddl`, and everything that a stream of `tables` needs.
+    pub async fn new(ddl: &str, tables: &[&str]) -> Self {
+        let source = Source::new().await;
+        source.run(ddl).await;
+        let sink = destination(&source.word).await;
+        let names: Vec<TableName> = tables.iter().map(|name| TableName::new("public", *name)).collect();
+        let session = source.session().await;
+        let publication = format!("Pub {}", source.word);
+        publication::ensure(&session, &publication, "test", &names).await.unwrap();
+        let slot = format!("millrace_{}", source.word);
+        let start = slot::ensure(&source.config, APPLICATION, &slot).await.unwrap().position;
+        let mut streamed = Vec::new();
+        for (id, shape) in (1..).zip(describe::describe(&session, &names).await.unwrap()) {
+            let plan = plan(&shape, &options(&shape.name.name)).unwrap();
+            sink.create_table(&plan, Engine::Replacing, "").await.unwrap();
+            streamed.push(StreamTable { id, plan: Arc::new(plan), floor: 0 });
+        }
+        let config = StreamConfig {
+            source: source.config.clone(),
+            sink: sink.clone(),
+            cluster: String::new(),
+            mirror: source.word.clone(),
+            attempt: "0.1".into(),
+            slot,
+            publication,
+            application: format!("{APPLICATION}/0/1"),
+            base: 0,
+            start,
+            tables: streamed,
+            limits: Limits { min_interval: Duration::from_millis(1), ..Limits::default() },
+            memory: MemoryBudget::new(WORKER_BYTES),
+            binary: false,
+        };
+        Self { source, sink, config }
+    }
+
+    pub fn plan(&self, at: usize) -> Arc<TablePlan> {
+        self.config.tables[at].plan.clone()
+    }
+
+    /// Starts a stream whose positions are confirmed to the slot.
+    pub fn start(&self) -> Running {
+        Running::new(self.config.clone(), true)
+    }
+
+    /// Starts a stream whose positions are not confirmed: the next one begins at the same place.
+    pub fn start_unconfirmed(&self) -> Running {
+        Running::new(self.config.clone(), false)
+    }
+
+    /// Where the source's log ends.
+    pub async fn wal_end(&self) -> Lsn {
+        let row = self.source.sql.query_one("select pg_current_wal_insert_lsn()::text", &[]).await.unwrap();
+        row.get::<_, &str>(0).parse().unwrap()
+    }
+
+    /// Waits until everything committed so far is in the destination.
+    pub async fn caught_up(&self, running: &mut Running) {
+        let end = self.wal_end().await;
+        // A record behind it, so that the server's reader passes the end.
+        self.source.run("select pg_logical_emit_message(false, 'test', '')").await;
+        running.reached(end).await;
+    }
+
+    /// Both sides of a table as text, by an expression for each that makes a row's text.
+    pub async fn assert_same(&self, at: usize, source_row: &str, sink_row: &str) -> usize {
+        let plan = self.plan(at);
+        let sql = format!(
+            "select row from (select {source_row} as row from {}) rows order by row collate \"C\"",
+            plan.source.to_sql()
+        );
+        let rows = self.source.sql.query(&sql, &[]).await.unwrap();
+        let expected: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let sql = format!(
+            "select assumeNotNull({sink_row}) as row from {} order by row",
+            self.sink.qualified(&plan.destination)
+        );
+        let found: Vec<String> = self.sink.query(&sql).await.unwrap();
+        let differences: Vec<_> =
+            expected.iter().zip(&found).filter(|(expected, found)| expected != found).take(5).collect();
+        assert!(expected == found, "{} rows, found {}: {differences:#?}", expected.len(), found.len());
+        found.len()
+    }
+}
+
+fn options(name: &str) -> Options {
+    Options {
+        destination: name.to_owned(),
+        exclude: Vec::new(),
+        columns: Default::default(),
+        order_by: Vec::new(),
+        partition_by: String::new(),
+        own: OwnColumns {
+            version: "_version".into(),
+            is_deleted: "_is_deleted".into(),
+            synced_at: "_synced_at".into(),
+        },
+    }
+}
+
+impl Running {
+    fn new(config: StreamConfig, confirm: bool) -> Self {
+        let (report, mut told) = mpsc::channel(100);
+        let (stored, position) = watch::channel(Lsn::ZERO);
+        let (confirmed, confirmations) = watch::channel(Lsn::ZERO);
+        let (lease, lease_deadline) = watch::channel(Instant::now() + Duration::from_secs(60));
+        let cancel = CancellationToken::new();
+        let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let store = tokio::spawn({
+            let reports = reports.clone();
+            async move {
+                while let Some(report) = told.recv().await {
+                    if let Report::Position { lsn, .. } = report {
+                        stored.send_replace(lsn);
+                        if confirm {
+                            confirmed.send_replace(lsn);
+                        }
+                    }
+                    reports.lock().unwrap().push(report);
+                }
+            }
+        });
+        let handle = StreamHandle {
+            reports: report,
+            confirmed: confirmations,
+            lease_deadline,
+            cancel: cancel.clone(),
+        };
+        let stream = tokio::spawn(stream::run(config, handle));
+        Self { stream, store, cancel, position, reports, lease }
+    }
+
+    /// Waits for a position. If the stream ends instead, its error is shown.
+    pub async fn reached(&mut self, end: Lsn) {
+        let waiting = self.position.wait_for(|position| *position >= end);
+        let waited = tokio::time::timeout(PATIENCE, waiting).await.map(|reached| reached.is_ok());
+        match waited {
+            Ok(true) => {}
+            Ok(false) => panic!("the stream ended: {:?}", (&mut self.stream).await),
+            Err(_) => {
+                panic!("not at {end} but at {}: {:#?}", *self.position.borrow(), self.reports.lock().unwrap())
+            }
+        }
+    }
+
+    /// Waits until a report fits.
+    pub async fn told(&self, wanted: impl Fn(&Report) -> bool) -> Report {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(report) = self.reports.lock().unwrap().iter().find(|report| wanted(report)) {
+                return report.clone();
+            }
+            assert!(Instant::now() < deadline, "{:#?}", self.reports.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends the stream and returns its last position.
+    pub async fn stop(self) -> Lsn {
+        self.cancel.cancel();
+        let end = tokio::time::timeout(PATIENCE, self.stream).await.unwrap().unwrap().unwrap();
+        self.store.await.unwrap();
+        end
+    }
+
+    /// How the stream ended by itself.
+    pub async fn failure(self) -> millrace_terms::Error {
+        tokio::time::timeout(PATIENCE, self.stream).await.unwrap().unwrap().unwrap_err()
+    }
+}
