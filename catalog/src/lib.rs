@@ -1,7 +1,50 @@
 //! Typed access to the metadata PostgreSQL, the *catalog*.
 //!
-//! - [`spec`]: what users ask for: peers, mirrors, settings.
+//! What users ask for, and pure decisions:
+//! - [`spec`]: peers, mirrors, settings, as users write them.
 //! - [`names`]: the names of everything made on a source.
+//! - [`state`]: the states of tables, mirrors and streams, and what may follow what.
+//! - [`difference`]: how two specs differ, in words and without secrets.
+//! - [`sealing`]: secrets as they are stored.
+//! - [`failure`]: a failure as it is stored.
+//!
+//! The database:
+//! - [`migration`]: brings the schema up to date.
+//! - [`connection`]: [`Catalog`], the bounded pool; its other methods are in the modules below.
+//! - [`peers`], [`mirrors`], [`tables`], [`streams`]: what is replicated, and how far it is.
+//! - [`copies`], [`partitions`]: copies of tables, and the queue that copiers share.
+//! - [`drafts`]: specs that are checked before they are stored, and the answers.
+//! - [`batches`], [`events`]: figures and history, for people. [`retention`] deletes the old ones.
+//!
+//! A write by an attempt that may have been replaced is conditional: on the stream's lease, on the
+//! number of the copy, or on the owner of the partition. If another has taken over, the write does
+//! nothing and the error is `LEASE_LOST`: the caller stops.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod batches;
+pub mod connection;
+pub mod copies;
+pub mod difference;
+pub mod drafts;
+mod errors;
+pub mod events;
+pub mod failure;
+pub mod migration;
+pub mod mirrors;
 pub mod names;
+pub mod page;
+pub mod partitions;
+pub mod peers;
+pub mod retention;
+pub mod sealing;
 pub mod spec;
+mod sql;
+pub mod state;
+pub mod streams;
+pub mod tables;
+mod tls;
+
+pub use connection::Catalog;
+pub use migration::migrate;
+pub use sealing::SecretKeys;

@@ -1,0 +1,158 @@
+//! Events: what happened to a mirror, for people. They outlive the mirror, so that one can read how
+//! its drop went.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use millrace_terms::{Error, Result};
+use tokio_postgres::Row;
+
+use crate::connection::Catalog;
+use crate::page::{Page, PageRequest};
+use crate::sql::{self, Columns};
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// It goes on, but somebody should look.
+    Warning,
+    /// Something stopped.
+    Error,
+}
+
+impl Severity {
+    /// The word that is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Severity::Info => "INFO",
+            Severity::Warning => "WARNING",
+            Severity::Error => "ERROR",
+        }
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Severity {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Severity::Info, Severity::Warning, Severity::Error]
+            .into_iter()
+            .find(|severity| severity.as_str() == text)
+            .ok_or(())
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Later ones have higher numbers.
+    pub id: i64,
+    /// When it was written down.
+    pub at: Timestamp,
+    /// The table on the source; empty for the mirror as a whole.
+    pub table: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The stable code of an error; empty for what is none.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What a person should do; empty if nothing.
+    pub remedy: String,
+}
+
+/// An event to be written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    mirror: String,
+    table: String,
+    severity: Severity,
+    code: &'static str,
+    message: String,
+    remedy: String,
+}
+
+impl NewEvent {
+    /// An error of a mirror. If it names a table, the event is that table's.
+    pub fn of_error(mirror: &str, severity: Severity, error: &Error) -> Self {
+        Self {
+            mirror: mirror.to_owned(),
+            table: error.metadata().get("table").cloned().unwrap_or_default(),
+            severity,
+            code: error.code().as_str(),
+            message: error.message().to_owned(),
+            remedy: error.remedy().to_owned(),
+        }
+    }
+
+    /// Something of a mirror that is as it should be.
+    pub fn info(mirror: &str, message: &str) -> Self {
+        Self {
+            mirror: mirror.to_owned(),
+            table: String::new(),
+            severity: Severity::Info,
+            code: "",
+            message: message.to_owned(),
+            remedy: String::new(),
+        }
+    }
+
+    /// Names the table on the source.
+    #[must_use]
+    pub fn on_table(mut self, table: &impl ToString) -> Self {
+        self.table = table.to_string();
+        self
+    }
+}
+
+impl Catalog {
+    /// Writes down an event.
+    pub async fn add_event(&self, event: &NewEvent) -> Result<()> {
+        let NewEvent { mirror, table, severity, code, message, remedy } = event;
+        sql::execute(
+            &self.client().await?,
+            "insert into events (mirror, source_table, severity, code, message, remedy)
+             values ($1, $2, $3, $4, $5, $6)",
+            &[mirror, table, &severity.as_str(), code, message, remedy],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// The events of a mirror, newest first. One that never was has none.
+    pub async fn list_events(&self, mirror: &str, request: &PageRequest) -> Result<Page<Event>> {
+        // A token that is not a number is somebody's invention: the list begins anew.
+        let before = request.token.parse().unwrap_or(i64::MAX);
+        let rows = sql::rows(
+            &self.client().await?,
+            "select id, at, source_table, severity, code, message, remedy from events
+             where mirror = $1 and id < $2 order by id desc limit $3",
+            &[&mirror, &before, &i64::from(request.limit() + 1)],
+        )
+        .await?;
+        let events = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
+        Ok(Page::new(events, request, |event| event.id.to_string()))
+    }
+}
+
+fn read(row: &Row) -> Result<Event> {
+    let columns = Columns(row);
+    Ok(Event {
+        id: columns.get("id")?,
+        at: columns.time("at")?,
+        table: columns.text("source_table")?,
+        severity: columns.word("severity")?,
+        code: columns.text("code")?,
+        message: columns.text("message")?,
+        remedy: columns.text("remedy")?,
+    })
+}

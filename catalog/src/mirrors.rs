@@ -1,0 +1,372 @@
+//! Mirrors: their specs with every default resolved, what is wanted of them, and their state.
+
+use std::collections::BTreeMap;
+
+use deadpool_postgres::{GenericClient, Transaction};
+use jiff::Timestamp;
+use millrace_terms::{Code, Error, Result, TableName};
+use serde_json::Value;
+use tokio_postgres::Row;
+
+use crate::connection::Catalog;
+use crate::difference::{differences, summary, tell};
+use crate::errors;
+use crate::failure::Failure;
+use crate::page::{Page, PageRequest};
+use crate::peers::{self, CreateOptions, Created};
+use crate::spec::MirrorSpec;
+use crate::sql::{self, Columns};
+use crate::state::{self, Desired, MirrorFacts, MirrorState, TableState};
+use crate::streams::{self, Stream};
+use crate::tables::{self, Table};
+
+/// A mirror to be created.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewMirror {
+    /// What the user asked for, every default resolved.
+    pub spec: MirrorSpec,
+    /// The rules by which defaults and names were resolved: [`crate::spec::RULES`].
+    pub rules: u32,
+    /// Its streams, numbered from 0.
+    pub streams: Vec<NewStream>,
+    /// Its tables, patterns replaced by the tables found.
+    pub tables: Vec<NewTable>,
+}
+
+/// A stream to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewStream {
+    /// Name of its replication slot.
+    pub slot: String,
+    /// Name of its publication.
+    pub publication: String,
+}
+
+/// A table to be created.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewTable {
+    /// The stream that it belongs to.
+    pub stream: u32,
+    /// Its name on the source.
+    pub source: TableName,
+    /// Its OID on the source.
+    pub oid: u32,
+    /// Its name in the destination's database.
+    pub destination: String,
+    /// Its frozen plan: JSON that the data plane understands.
+    pub plan: Value,
+    /// Rows on the source, estimated.
+    pub rows_estimated: u64,
+    /// Heap bytes on the source.
+    pub bytes_total: u64,
+}
+
+/// A stored mirror.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// What the user asked for, every default resolved.
+    pub spec: MirrorSpec,
+    /// The rules by which it was made.
+    pub rules: u32,
+    /// What a person wants of it.
+    pub desired: Desired,
+    /// Where it stands, derived from the rest.
+    pub state: MirrorState,
+    /// Whether its workflow was started; see [`Catalog::list_unstarted`].
+    pub workflow_started: bool,
+    /// When source and destination were ready for streaming.
+    pub prepared_at: Option<Timestamp>,
+    /// When it had copied everything, and was to do no more.
+    pub completed_at: Option<Timestamp>,
+    /// Why it is FAILED.
+    pub error: Option<Failure>,
+    /// The request that created it; empty for none.
+    pub request_id: String,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed by a person or came to another phase.
+    pub updated_at: Timestamp,
+    /// Another text after every such change.
+    pub etag: String,
+    /// Its streams, by number.
+    pub streams: Vec<Stream>,
+    /// Its tables that are not dropped, in the order of creation.
+    pub tables: Vec<Table>,
+}
+
+impl Mirror {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+}
+
+impl Catalog {
+    /// Creates a mirror with its streams and tables, all or nothing. Its workflow is started
+    /// afterwards, by the caller.
+    ///
+    /// # Errors
+    /// PEER_NOT_FOUND; MIRROR_EXISTS with the differences (metadata `difference`) if another is there.
+    pub async fn create_mirror(&self, new: &NewMirror, options: &CreateOptions) -> Result<Created<Mirror>> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        let spec = &new.spec;
+        for peer in [&spec.source, &spec.destination] {
+            // Locked, so that the peer cannot be dropped meanwhile.
+            let row =
+                sql::row(&transaction, "select 1 from peers where name = $1 for key share", &[peer]).await?;
+            row.ok_or_else(|| peers::not_found(peer))?;
+        }
+        let inserted = sql::execute(
+            &transaction,
+            "insert into mirrors (name, source, destination, spec, rules, request_id)
+             values ($1, $2, $3, $4, $5, $6) on conflict (name) do nothing",
+            &[
+                &spec.name,
+                &spec.source,
+                &spec.destination,
+                &sql::json(spec),
+                &sql::integer(new.rules),
+                &options.request_id,
+            ],
+        )
+        .await?;
+        if inserted == 0 {
+            return existing(load_one(&transaction, &spec.name).await?, spec, options);
+        }
+        insert_streams(&transaction, &spec.name, &new.streams).await?;
+        insert_tables(&transaction, &spec.name, &new.tables).await?;
+        let mirror = load_one(&transaction, &spec.name).await?;
+        transaction.commit().await.map_err(errors::database)?;
+        Ok(Created::New(mirror))
+    }
+
+    /// A mirror by its name, with its streams and tables.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND.
+    pub async fn get_mirror(&self, name: &str) -> Result<Mirror> {
+        load_one(&self.client().await?, name).await
+    }
+
+    /// Mirrors by name, with their streams and tables: three statements, however many they are.
+    pub async fn list_mirrors(&self, request: &PageRequest) -> Result<Page<Mirror>> {
+        let client = self.client().await?;
+        let sql = format!("{SELECT} where name > $1 order by name limit $2");
+        let rows = sql::rows(&client, &sql, &[&request.token, &i64::from(request.limit() + 1)]).await?;
+        Ok(Page::new(load(&client, &rows).await?, request, |mirror| mirror.spec.name.clone()))
+    }
+
+    /// Writes down what a person wants of a mirror. Dropping is final. `etag`: only if it is still
+    /// that one; empty for any.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND, EDIT_CONFLICT, MIRROR_STATE if it is being dropped.
+    pub async fn set_desired(&self, name: &str, desired: Desired, etag: &str) -> Result<()> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        let before = lock(&transaction, name).await?;
+        if before == Desired::Dropping && desired != Desired::Dropping {
+            let message = format!("mirror {name} is being dropped");
+            return Err(Error::new(Code::MirrorState, message).with("mirror", name));
+        }
+        if before != desired || !etag.is_empty() {
+            let changed = sql::execute(
+                &transaction,
+                "update mirrors set desired_state = $2, updated_at = now(), etag = gen_random_uuid()::text
+                 where name = $1 and ($3 = '' or etag = $3)",
+                &[&name, &desired.as_str(), &etag],
+            )
+            .await?;
+            if changed == 0 {
+                let message = format!("mirror {name} was changed meanwhile");
+                return Err(Error::new(Code::EditConflict, message).with("mirror", name));
+            }
+        }
+        transaction.commit().await.map_err(errors::database)
+    }
+
+    /// Notes that a mirror's workflow was started.
+    pub async fn mark_started(&self, name: &str) -> Result<()> {
+        let sql = "update mirrors set workflow_started = true where name = $1 and not workflow_started";
+        sql::execute(&self.client().await?, sql, &[&name]).await.map(drop)
+    }
+
+    /// Names of the mirrors whose workflow was not started: the server died in between, and starts
+    /// them when it comes back.
+    pub async fn list_unstarted(&self) -> Result<Vec<String>> {
+        let sql = "select name from mirrors where not workflow_started order by name";
+        let rows = sql::rows(&self.client().await?, sql, &[]).await?;
+        rows.iter().map(|row| Columns(row).text("name")).collect()
+    }
+
+    /// Notes that source and destination are ready for streaming: the mirror leaves SETUP.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND.
+    pub async fn mark_prepared(&self, name: &str) -> Result<()> {
+        self.update_mirror(name, "prepared_at = coalesce(prepared_at, now())", &[]).await
+    }
+
+    /// Notes that a mirror has copied everything, and is to do no more.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND.
+    pub async fn mark_completed(&self, name: &str) -> Result<()> {
+        self.update_mirror(name, "completed_at = coalesce(completed_at, now())", &[]).await
+    }
+
+    /// Stores why a mirror stands still (FAILED), or that it does no more. The same failure seen
+    /// again keeps its time.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND.
+    pub async fn set_mirror_error(&self, name: &str, error: Option<&Error>) -> Result<()> {
+        let failure = error.map(Failure::new);
+        let set = "error = case when error->>'code' = $2::jsonb->>'code'
+            and error->>'message' = $2::jsonb->>'message' then error else $2 end";
+        self.update_mirror(name, set, &[&failure.as_ref().map(sql::json)]).await
+    }
+
+    /// Deletes a mirror with its streams, tables, partitions and figures. Its events stay. Says
+    /// whether it was there: a second call is not an error.
+    pub async fn delete_mirror(&self, name: &str) -> Result<bool> {
+        Ok(sql::execute(&self.client().await?, "delete from mirrors where name = $1", &[&name]).await? > 0)
+    }
+
+    async fn update_mirror(&self, name: &str, set: &str, values: sql::Params<'_>) -> Result<()> {
+        let sql = format!(
+            "update mirrors set {set}, updated_at = now(), etag = gen_random_uuid()::text where name = $1"
+        );
+        let mut parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = vec![&name];
+        parameters.extend(values);
+        match sql::execute(&self.client().await?, &sql, &parameters).await? {
+            0 => Err(not_found(name)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Locks a mirror against other planners and claimers; gives what is wanted of it. It does not
+/// conflict with the foreign keys of new rows.
+pub(crate) async fn lock(client: &impl GenericClient, name: &str) -> Result<Desired> {
+    let sql = "select desired_state from mirrors where name = $1 for no key update";
+    let row = sql::row(client, sql, &[&name]).await?;
+    Columns(&row.ok_or_else(|| not_found(name))?).word("desired_state")
+}
+
+fn existing(mirror: Mirror, spec: &MirrorSpec, options: &CreateOptions) -> Result<Created<Mirror>> {
+    let same_request = !options.request_id.is_empty() && mirror.request_id == options.request_id;
+    let differences = differences(&mirror.spec, spec)?;
+    if same_request || (options.allow_existing && differences.is_empty()) {
+        return Ok(Created::Existing(mirror));
+    }
+    let how = if differences.is_empty() { "is the same".into() } else { summary(&differences) };
+    let error = Error::new(Code::MirrorExists, format!("mirror {} exists already: {how}", spec.name));
+    Err(tell(error.with("mirror", &spec.name), &differences))
+}
+
+async fn insert_streams(transaction: &Transaction<'_>, mirror: &str, streams: &[NewStream]) -> Result<()> {
+    let slots: Vec<&str> = streams.iter().map(|stream| stream.slot.as_str()).collect();
+    let publications: Vec<&str> = streams.iter().map(|stream| stream.publication.as_str()).collect();
+    sql::execute(
+        transaction,
+        "insert into streams (mirror, n, slot, publication)
+         select $1, s.n - 1, s.slot, s.publication
+         from unnest($2::text[], $3::text[]) with ordinality as s (slot, publication, n)",
+        &[&mirror, &slots, &publications],
+    )
+    .await
+    .map(drop)
+}
+
+async fn insert_tables(transaction: &Transaction<'_>, mirror: &str, tables: &[NewTable]) -> Result<()> {
+    let streams: Vec<i32> = tables.iter().map(|table| sql::integer(table.stream)).collect();
+    let schemas: Vec<&str> = tables.iter().map(|table| table.source.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.source.name.as_str()).collect();
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let destinations: Vec<&str> = tables.iter().map(|table| table.destination.as_str()).collect();
+    let plans: Vec<&Value> = tables.iter().map(|table| &table.plan).collect();
+    let rows: Vec<i64> = tables.iter().map(|table| sql::bigint(table.rows_estimated)).collect();
+    let bytes: Vec<i64> = tables.iter().map(|table| sql::bigint(table.bytes_total)).collect();
+    sql::execute(
+        transaction,
+        "insert into mirror_tables
+            (mirror, stream, source_schema, source_name, oid, destination, plan, rows_estimated, bytes_total)
+         select $1, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.plan, t.rows, t.bytes
+         from unnest($2::integer[], $3::text[], $4::text[], $5::oid[], $6::text[], $7::jsonb[], $8::bigint[],
+            $9::bigint[]) with ordinality
+            as t (stream, source_schema, source_name, oid, destination, plan, rows, bytes, place)
+         order by t.place",
+        &[&mirror, &streams, &schemas, &names, &oids, &destinations, &plans, &rows, &bytes],
+    )
+    .await
+    .map(drop)
+}
+
+const SELECT: &str = "
+    select name, spec, rules, desired_state, workflow_started, prepared_at, completed_at, error, request_id,
+        created_at, updated_at, etag
+    from mirrors";
+
+async fn load_one(client: &impl GenericClient, name: &str) -> Result<Mirror> {
+    let sql = format!("{SELECT} where name = $1");
+    let rows = sql::rows(client, &sql, &[&name]).await?;
+    load(client, &rows).await?.pop().ok_or_else(|| not_found(name))
+}
+
+/// Makes mirrors of their rows, with all their streams and tables in one statement each.
+async fn load(client: &impl GenericClient, rows: &[Row]) -> Result<Vec<Mirror>> {
+    let names = rows.iter().map(|row| Columns(row).text("name")).collect::<Result<Vec<_>>>()?;
+    let mut streams: BTreeMap<String, Vec<Stream>> = BTreeMap::new();
+    for stream in streams::of_mirrors(client, &names).await? {
+        streams.entry(stream.mirror.clone()).or_default().push(stream);
+    }
+    let mut tables: BTreeMap<String, Vec<Table>> = BTreeMap::new();
+    for table in tables::of_mirrors(client, &names).await? {
+        tables.entry(table.mirror.clone()).or_default().push(table);
+    }
+    let parts =
+        |name: &String| (streams.remove(name).unwrap_or_default(), tables.remove(name).unwrap_or_default());
+    rows.iter()
+        .zip(names.iter().map(parts))
+        .map(|(row, (streams, tables))| read(row, streams, tables))
+        .collect()
+}
+
+fn read(row: &Row, streams: Vec<Stream>, tables: Vec<Table>) -> Result<Mirror> {
+    let columns = Columns(row);
+    let desired = columns.word("desired_state")?;
+    let error: Option<Failure> = columns.json_opt("error")?;
+    let prepared_at = columns.time_opt("prepared_at")?;
+    let completed_at = columns.time_opt("completed_at")?;
+    let some_table_is = |states: &[TableState]| tables.iter().any(|table| states.contains(&table.state));
+    let state = state::derive(MirrorFacts {
+        desired,
+        prepared: prepared_at.is_some(),
+        failed: error.is_some(),
+        completed: completed_at.is_some(),
+        table_in_error: some_table_is(&[TableState::Error]),
+        table_uncopied: some_table_is(&[TableState::Pending, TableState::Copying]),
+    });
+    Ok(Mirror {
+        spec: columns.json("spec")?,
+        rules: columns.number("rules")?,
+        desired,
+        state,
+        workflow_started: columns.get("workflow_started")?,
+        prepared_at,
+        completed_at,
+        error,
+        request_id: columns.text("request_id")?,
+        created_at: columns.time("created_at")?,
+        updated_at: columns.time("updated_at")?,
+        etag: columns.text("etag")?,
+        streams,
+        tables,
+    })
+}
+
+fn not_found(name: &str) -> Error {
+    Error::new(Code::MirrorNotFound, format!("no mirror is called {name}")).with("mirror", name)
+}

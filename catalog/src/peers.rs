@@ -1,0 +1,238 @@
+//! Peers: the databases that we connect to. Their description is stored sealed.
+
+use jiff::Timestamp;
+use millrace_terms::{Code, Error, Result};
+use tokio_postgres::Row;
+
+use crate::connection::Catalog;
+use crate::difference::{differences, summary, tell};
+use crate::errors;
+use crate::page::{Page, PageRequest};
+use crate::sealing::Sealed;
+use crate::spec::{PeerConfig, PeerSpec};
+use crate::sql::{self, Columns};
+
+/// What sealed descriptions are bound to, with the peer's name.
+const SEALED_KIND: &str = "peer";
+
+/// A stored peer, opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// What it is, secrets included: never given out as it is.
+    pub spec: PeerSpec,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+    /// Another text after every change.
+    pub etag: String,
+}
+
+/// How a create treats what is there already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// An object of the same name and content is as good as a new one.
+    pub allow_existing: bool,
+    /// Names the request: a repeat of the one that created the object is as good as the first.
+    /// Empty for none.
+    pub request_id: String,
+}
+
+/// What a create found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created<T> {
+    /// It was created by this call.
+    New(T),
+    /// It was there already, and that is right.
+    Existing(T),
+}
+
+impl<T> Created<T> {
+    /// The object, created or found.
+    pub fn into_inner(self) -> T {
+        match self {
+            Created::New(object) | Created::Existing(object) => object,
+        }
+    }
+}
+
+impl Catalog {
+    /// Creates a peer.
+    ///
+    /// # Errors
+    /// PEER_EXISTS with the differences (metadata `difference`) if another is there.
+    pub async fn create_peer(&self, spec: &PeerSpec, options: &CreateOptions) -> Result<Created<Peer>> {
+        let sealed = self.seal_peer(spec)?;
+        let row = sql::row(
+            &self.client().await?,
+            "insert into peers (name, kind, sealed, key_id, request_id) values ($1, $2, $3, $4, $5)
+             on conflict (name) do nothing returning created_at, updated_at, etag",
+            &[&spec.name, &kind(&spec.config), &sealed.bytes, &sealed.key_id, &options.request_id],
+        )
+        .await?;
+        if let Some(row) = row {
+            return Ok(Created::New(stored(Columns(&row), spec.clone())?));
+        }
+        let client = self.client().await?;
+        let row = sql::row(&client, PEER_BY_NAME, &[&spec.name]).await?;
+        // Dropped between the two statements: the caller may as well ask again.
+        let row = row
+            .ok_or_else(|| Error::new(Code::EditConflict, format!("peer {} was just dropped", spec.name)))?;
+        let existing = self.open_peer(&row)?;
+        let same_request =
+            !options.request_id.is_empty() && Columns(&row).text("request_id")? == options.request_id;
+        let differences = differences(&existing.spec, spec)?;
+        if differences.is_empty() && (options.allow_existing || same_request) {
+            return Ok(Created::Existing(existing));
+        }
+        let how = if differences.is_empty() { "is the same".into() } else { summary(&differences) };
+        let error = Error::new(Code::PeerExists, format!("peer {} exists already: {how}", spec.name));
+        Err(tell(error.with("peer", &spec.name), &differences))
+    }
+
+    /// A peer by its name.
+    ///
+    /// # Errors
+    /// PEER_NOT_FOUND.
+    pub async fn get_peer(&self, name: &str) -> Result<Peer> {
+        let row = sql::row(&self.client().await?, PEER_BY_NAME, &[&name]).await?;
+        self.open_peer(&row.ok_or_else(|| not_found(name))?)
+    }
+
+    /// Peers by name.
+    pub async fn list_peers(&self, request: &PageRequest) -> Result<Page<Peer>> {
+        let rows = sql::rows(
+            &self.client().await?,
+            "select name, sealed, key_id, request_id, created_at, updated_at, etag from peers
+             where name > $1 order by name limit $2",
+            &[&request.token, &i64::from(request.limit() + 1)],
+        )
+        .await?;
+        let peers = rows.iter().map(|row| self.open_peer(row)).collect::<Result<Vec<_>>>()?;
+        Ok(Page::new(peers, request, |peer| peer.spec.name.clone()))
+    }
+
+    /// Replaces the description of a peer. `etag`: only if it is still that one; empty for any.
+    ///
+    /// # Errors
+    /// PEER_NOT_FOUND, EDIT_CONFLICT.
+    pub async fn update_peer(&self, spec: &PeerSpec, etag: &str) -> Result<Peer> {
+        let sealed = self.seal_peer(spec)?;
+        let client = self.client().await?;
+        let row = sql::row(
+            &client,
+            "update peers set sealed = $2, key_id = $3, updated_at = now(), etag = gen_random_uuid()::text
+             where name = $1 and kind = $4 and ($5 = '' or etag = $5) returning created_at, updated_at, etag",
+            &[&spec.name, &sealed.bytes, &sealed.key_id, &kind(&spec.config), &etag],
+        )
+        .await?;
+        if let Some(row) = row {
+            return stored(Columns(&row), spec.clone());
+        }
+        match sql::row(&client, "select 1 from peers where name = $1", &[&spec.name]).await? {
+            Some(_) => {
+                let message = format!("peer {} was changed meanwhile", spec.name);
+                Err(Error::new(Code::EditConflict, message).with("peer", &spec.name))
+            }
+            None => Err(not_found(&spec.name)),
+        }
+    }
+
+    /// Deletes a peer. `etag`: only if it is still that one; empty for any.
+    ///
+    /// # Errors
+    /// PEER_NOT_FOUND, EDIT_CONFLICT, PEER_IN_USE with the names of the mirrors.
+    pub async fn delete_peer(&self, name: &str, etag: &str) -> Result<()> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        // Locked, so that the foreign key of a mirror that is being created waits for us, or we for it.
+        let row =
+            sql::row(&transaction, "select etag from peers where name = $1 for update", &[&name]).await?;
+        let found = Columns(&row.ok_or_else(|| not_found(name))?).text("etag")?;
+        if !etag.is_empty() && etag != found {
+            let message = format!("peer {name} was changed meanwhile");
+            return Err(Error::new(Code::EditConflict, message).with("peer", name));
+        }
+        let rows = sql::rows(
+            &transaction,
+            "select name from mirrors where source = $1 or destination = $1 order by name",
+            &[&name],
+        )
+        .await?;
+        if !rows.is_empty() {
+            let mirrors =
+                rows.iter().map(|row| Columns(row).text("name")).collect::<Result<Vec<_>>>()?.join(", ");
+            let error = Error::new(Code::PeerInUse, format!("peer {name} is used by {mirrors}"));
+            return Err(error.with("peer", name).with("mirrors", mirrors));
+        }
+        sql::execute(&transaction, "delete from peers where name = $1", &[&name]).await?;
+        transaction.commit().await.map_err(errors::database)
+    }
+
+    /// Seals every peer under the current key that is sealed under another one; gives their number.
+    /// When it is done by any process that has the new key, the old key may go.
+    pub async fn reseal_peers(&self) -> Result<usize> {
+        let client = self.client().await?;
+        let rows = sql::rows(
+            &client,
+            "select name, sealed, key_id, request_id, created_at, updated_at, etag from peers where key_id <> $1",
+            &[&self.keys.current_id()],
+        )
+        .await?;
+        for row in &rows {
+            let peer = self.open_peer(row)?;
+            let sealed = self.seal_peer(&peer.spec)?;
+            // Changed by somebody meanwhile: sealed under the current key by them.
+            sql::execute(
+                &client,
+                "update peers set sealed = $2, key_id = $3 where name = $1 and etag = $4",
+                &[&peer.spec.name, &sealed.bytes, &sealed.key_id, &peer.etag],
+            )
+            .await?;
+        }
+        Ok(rows.len())
+    }
+
+    fn seal_peer(&self, spec: &PeerSpec) -> Result<Sealed> {
+        let plain = serde_json::to_vec(&spec.config).map_err(|error| errors::internal(error.to_string()))?;
+        self.keys.seal(SEALED_KIND, &spec.name, &plain)
+    }
+
+    fn open_peer(&self, row: &Row) -> Result<Peer> {
+        let columns = Columns(row);
+        let name = columns.text("name")?;
+        let sealed = Sealed { bytes: columns.get("sealed")?, key_id: columns.text("key_id")? };
+        let plain = self.keys.open(SEALED_KIND, &name, &sealed)?;
+        // The parser's words could quote a secret.
+        let config = serde_json::from_slice(&plain).map_err(|_| {
+            Error::new(
+                Code::CatalogVersion,
+                format!("the description of peer {name} is not known to this release"),
+            )
+        })?;
+        stored(columns, PeerSpec { name, config })
+    }
+}
+
+const PEER_BY_NAME: &str =
+    "select name, sealed, key_id, request_id, created_at, updated_at, etag from peers where name = $1";
+
+fn stored(columns: Columns<'_>, spec: PeerSpec) -> Result<Peer> {
+    Ok(Peer {
+        spec,
+        created_at: columns.time("created_at")?,
+        updated_at: columns.time("updated_at")?,
+        etag: columns.text("etag")?,
+    })
+}
+
+fn kind(config: &PeerConfig) -> &'static str {
+    match config {
+        PeerConfig::Postgres(_) => "postgres",
+        PeerConfig::Clickhouse(_) => "clickhouse",
+    }
+}
+
+pub(crate) fn not_found(name: &str) -> Error {
+    Error::new(Code::PeerNotFound, format!("no peer is called {name}")).with("peer", name)
+}

@@ -1,0 +1,349 @@
+//! Streams: their positions, and the lease by which the writes of a replaced attempt are refused.
+//!
+//! An attempt takes the lease when it begins: the lease's number grows by one, and every write of
+//! the attempt before is refused from then on. The time of a lease is for the holder alone: it stops
+//! sending when it could not renew for that long by its own clock. So when the time is over, nothing
+//! of it is under way; [`Lease::previous`] says how long that may still take.
+
+use std::time::Duration;
+
+use deadpool_postgres::GenericClient;
+use jiff::{SignedDuration, Timestamp};
+use millrace_terms::{Code, Error, Lsn, Result};
+use tokio_postgres::Row;
+
+use crate::connection::Catalog;
+use crate::errors;
+use crate::failure::Failure;
+use crate::sql::{self, Columns, Numeric};
+use crate::state::Verdict;
+
+/// A stream of a mirror.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stream {
+    /// The mirror.
+    pub mirror: String,
+    /// Its number; the first is 0.
+    pub n: u32,
+    /// Its replication slot.
+    pub slot: String,
+    /// Its publication.
+    pub publication: String,
+    /// The cluster that the slot was made on, as IDENTIFY_SYSTEM spells it; none before.
+    pub system_id: Option<String>,
+    /// The timeline of that cluster.
+    pub timeline: Option<u32>,
+    /// Up to here every commit is in the destination; none before the slot was made.
+    pub position: Option<Lsn>,
+    /// When that was written last.
+    pub position_at: Option<Timestamp>,
+    /// Number of the lease; 0 before the first attempt.
+    pub lease: i64,
+    /// Until when its holder may be sending; none if it gave the lease back.
+    pub lease_until: Option<Timestamp>,
+    /// Added to every position in versions.
+    pub base: u64,
+    /// No row of a position from here on was sent.
+    pub written_below: Lsn,
+    /// Its health.
+    pub verdict: Verdict,
+    /// Why it is STALLED.
+    pub reason: Option<Failure>,
+    /// Since when it is so.
+    pub verdict_since: Timestamp,
+    /// When the last transaction that is in the destination was committed on the source.
+    pub last_commit_at: Option<Timestamp>,
+    /// The end of the source's log.
+    pub source_wal: Option<Lsn>,
+    /// When that was seen.
+    pub source_wal_at: Option<Timestamp>,
+    /// Bytes of log that the source keeps for the slot.
+    pub slot_retained_bytes: Option<u64>,
+    /// `wal_status` of the slot.
+    pub slot_status: Option<String>,
+    /// When the slot was measured.
+    pub slot_measured_at: Option<Timestamp>,
+}
+
+impl Stream {
+    /// Bytes of log between the position and the source's end, as last seen.
+    pub fn lag_bytes(&self) -> Option<u64> {
+        Some(self.source_wal?.bytes_since(self.position?))
+    }
+
+    /// How far the destination is behind at `now`: nothing if all of the source's log is written,
+    /// else the age of the last transaction written.
+    pub fn lag_time(&self, now: Timestamp) -> Option<SignedDuration> {
+        match self.lag_bytes()? {
+            0 => Some(SignedDuration::ZERO),
+            _ => Some(now.duration_since(self.last_commit_at?).max(SignedDuration::ZERO)),
+        }
+    }
+}
+
+/// A lease that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// Its number; every write bears it.
+    pub number: i64,
+    /// How long the holder before may still be sending; zero if it gave its lease back.
+    pub previous: Duration,
+}
+
+/// The slot, as it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotFacts {
+    /// `IDENTIFY_SYSTEM`: the cluster.
+    pub system_id: String,
+    /// `IDENTIFY_SYSTEM`: its timeline.
+    pub timeline: u32,
+    /// The slot's consistent point: the stream begins there.
+    pub position: Lsn,
+}
+
+/// How far a stream is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Up to here every commit is in the destination. It never goes back.
+    pub position: Lsn,
+    /// When the last transaction before it was committed on the source; none if not known.
+    pub last_commit_at: Option<Timestamp>,
+    /// The end of the source's log; none if not known.
+    pub source_wal: Option<Lsn>,
+}
+
+/// The slot, as housekeeping measures it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotMeasure {
+    /// Bytes of log that the source keeps for it.
+    pub retained_bytes: u64,
+    /// `wal_status` of the slot.
+    pub status: String,
+    /// The end of the source's log.
+    pub source_wal: Lsn,
+}
+
+impl Catalog {
+    /// A stream.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND.
+    pub async fn get_stream(&self, mirror: &str, n: u32) -> Result<Stream> {
+        let sql = format!("{SELECT} where mirror = $1 and n = $2");
+        let row = sql::row(&self.client().await?, &sql, &[&mirror, &sql::integer(n)]).await?;
+        read(&row.ok_or_else(|| not_found(mirror, n))?)
+    }
+
+    /// All streams of all mirrors: for housekeeping.
+    pub async fn list_streams(&self) -> Result<Vec<Stream>> {
+        let sql = format!("{SELECT} order by mirror, n");
+        sql::rows(&self.client().await?, &sql, &[]).await?.iter().map(read).collect()
+    }
+
+    /// Writes down the slot. What is there already stays: the position may have moved since.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND.
+    pub async fn record_slot(&self, mirror: &str, n: u32, facts: &SlotFacts) -> Result<Stream> {
+        let sql = format!(
+            "update streams set system_id = coalesce(system_id, $3), timeline = coalesce(timeline, $4),
+                position = coalesce(position, $5), position_at = coalesce(position_at, now())
+             where mirror = $1 and n = $2 returning {COLUMNS}"
+        );
+        let (timeline, position) = (sql::integer(facts.timeline), sql::pg_lsn(facts.position));
+        let parameters: sql::Params<'_> =
+            &[&mirror, &sql::integer(n), &facts.system_id, &timeline, &position];
+        let row = sql::row(&self.client().await?, &sql, parameters).await?;
+        read(&row.ok_or_else(|| not_found(mirror, n))?)
+    }
+
+    /// Takes the lease for `ttl`, whoever has it: the writes of that one are refused from now on.
+    /// `Duration::ZERO` only fences, for a drop.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND.
+    pub async fn take_lease(&self, mirror: &str, n: u32, ttl: Duration) -> Result<Lease> {
+        let row = sql::row(
+            &self.client().await?,
+            "with before as (select mirror, n, lease_until from streams where mirror = $1 and n = $2 for update)
+             update streams s set lease = s.lease + 1, lease_until = greatest(
+                before.lease_until, clock_timestamp() + make_interval(secs => $3))
+             from before where s.mirror = before.mirror and s.n = before.n
+             returning s.lease, coalesce(
+                extract(epoch from greatest(before.lease_until - clock_timestamp(), interval '0')), 0
+             )::double precision as previous",
+            &[&mirror, &sql::integer(n), &ttl.as_secs_f64()],
+        )
+        .await?;
+        let row = row.ok_or_else(|| not_found(mirror, n))?;
+        let previous: f64 = Columns(&row).get("previous")?;
+        Ok(Lease {
+            number: Columns(&row).get("lease")?,
+            previous: Duration::from_secs_f64(previous.max(0.0)),
+        })
+    }
+
+    /// Renews a lease for `ttl` from now. Take the time by a monotonic clock *before* the call: the
+    /// lease holds until that time plus `ttl`.
+    ///
+    /// # Errors
+    /// LEASE_LOST.
+    pub async fn renew_lease(&self, mirror: &str, n: u32, lease: i64, ttl: Duration) -> Result<()> {
+        let set = "lease_until = clock_timestamp() + make_interval(secs => $4)";
+        self.change(mirror, n, lease, set, &[&ttl.as_secs_f64()]).await
+    }
+
+    /// Gives a lease back: nothing of its holder is under way any more.
+    ///
+    /// # Errors
+    /// LEASE_LOST.
+    pub async fn release_lease(&self, mirror: &str, n: u32, lease: i64) -> Result<()> {
+        self.change(mirror, n, lease, "lease_until = null", &[]).await
+    }
+
+    /// Writes down how far the stream is. Only what was written is acknowledged to the source. At
+    /// most every 500 ms: repeats are harmless, and the catalog has other things to do.
+    ///
+    /// # Errors
+    /// LEASE_LOST.
+    pub async fn advance_position(
+        &self,
+        mirror: &str,
+        n: u32,
+        lease: i64,
+        progress: &Progress,
+    ) -> Result<()> {
+        let set = "position = greatest(position, $4), position_at = now(),
+            last_commit_at = coalesce($5, last_commit_at), source_wal = coalesce($6, source_wal),
+            source_wal_at = case when $6 is null then source_wal_at else now() end";
+        let Progress { position, last_commit_at, source_wal } = progress;
+        let source_wal = source_wal.map(sql::pg_lsn);
+        self.change(mirror, n, lease, set, &[&sql::pg_lsn(*position), last_commit_at, &source_wal]).await
+    }
+
+    /// Announces that rows of positions below this one are going to be sent. Call it before they are,
+    /// in steps of 1 GiB of log, like a sequence's cache. It never falls.
+    ///
+    /// # Errors
+    /// LEASE_LOST.
+    pub async fn raise_written_below(&self, mirror: &str, n: u32, lease: i64, position: Lsn) -> Result<()> {
+        let set = "written_below = greatest(written_below, $4)";
+        self.change(mirror, n, lease, set, &[&sql::pg_lsn(position)]).await
+    }
+
+    /// Writes down the health of a stream, with the reason if it is STALLED. Unconditional: housekeeping
+    /// finds a stream stalled that no attempt runs for.
+    ///
+    /// # Errors
+    /// MIRROR_NOT_FOUND.
+    pub async fn set_verdict(
+        &self,
+        mirror: &str,
+        n: u32,
+        verdict: Verdict,
+        reason: Option<&Error>,
+    ) -> Result<()> {
+        let failure = reason.map(Failure::new);
+        let changed = sql::execute(
+            &self.client().await?,
+            "update streams set verdict = $3,
+                verdict_since = case when verdict = $3 then verdict_since else now() end,
+                reason = case when reason->>'code' = $4::jsonb->>'code'
+                    and reason->>'message' = $4::jsonb->>'message' then reason else $4 end
+             where mirror = $1 and n = $2",
+            &[&mirror, &sql::integer(n), &verdict.as_str(), &failure.as_ref().map(sql::json)],
+        )
+        .await?;
+        if changed > 0 { Ok(()) } else { Err(not_found(mirror, n)) }
+    }
+
+    /// Writes down what housekeeping measured of a slot.
+    pub async fn record_slot_measure(&self, mirror: &str, n: u32, measure: &SlotMeasure) -> Result<()> {
+        sql::execute(
+            &self.client().await?,
+            "update streams set slot_retained_bytes = $3, slot_status = $4, slot_measured_at = now(),
+                source_wal = greatest(source_wal, $5), source_wal_at = now()
+             where mirror = $1 and n = $2",
+            &[
+                &mirror,
+                &sql::integer(n),
+                &sql::bigint(measure.retained_bytes),
+                &measure.status,
+                &sql::pg_lsn(measure.source_wal),
+            ],
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn change(
+        &self,
+        mirror: &str,
+        n: u32,
+        lease: i64,
+        set: &str,
+        values: sql::Params<'_>,
+    ) -> Result<()> {
+        let sql = format!("update streams set {set} where mirror = $1 and n = $2 and lease = $3");
+        let number = sql::integer(n);
+        let mut parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = vec![&mirror, &number, &lease];
+        parameters.extend(values);
+        match sql::execute(&self.client().await?, &sql, &parameters).await? {
+            0 => {
+                Err(errors::lease_lost(format_args!("stream {n} of mirror {mirror}")).with("mirror", mirror))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The streams of these mirrors, in order of mirror and number.
+pub(crate) async fn of_mirrors(client: &impl GenericClient, mirrors: &[String]) -> Result<Vec<Stream>> {
+    let sql = format!("{SELECT} where mirror = any($1) order by mirror, n");
+    sql::rows(client, &sql, &[&mirrors]).await?.iter().map(read).collect()
+}
+
+macro_rules! columns {
+    () => {
+        "mirror, n, slot, publication, system_id, timeline, position, position_at, lease, lease_until, base,
+            written_below, verdict, reason, verdict_since, last_commit_at, source_wal, source_wal_at,
+            slot_retained_bytes, slot_status, slot_measured_at"
+    };
+}
+
+const COLUMNS: &str = columns!();
+const SELECT: &str = concat!("select ", columns!(), " from streams");
+
+fn read(row: &Row) -> Result<Stream> {
+    let columns = Columns(row);
+    let timeline: Option<i32> = columns.get("timeline")?;
+    let base = columns.get::<Numeric>("base")?.0;
+    Ok(Stream {
+        mirror: columns.text("mirror")?,
+        n: columns.number("n")?,
+        slot: columns.text("slot")?,
+        publication: columns.text("publication")?,
+        system_id: columns.get("system_id")?,
+        timeline: timeline.and_then(|timeline| u32::try_from(timeline).ok()),
+        position: columns.lsn_opt("position")?,
+        position_at: columns.time_opt("position_at")?,
+        lease: columns.get("lease")?,
+        lease_until: columns.time_opt("lease_until")?,
+        base: u64::try_from(base).map_err(|_| errors::internal("the base of a stream exceeds 64 bits"))?,
+        written_below: columns.lsn("written_below")?,
+        verdict: columns.word("verdict")?,
+        reason: columns.json_opt("reason")?,
+        verdict_since: columns.time("verdict_since")?,
+        last_commit_at: columns.time_opt("last_commit_at")?,
+        source_wal: columns.lsn_opt("source_wal")?,
+        source_wal_at: columns.time_opt("source_wal_at")?,
+        slot_retained_bytes: columns.count_opt("slot_retained_bytes")?,
+        slot_status: columns.get("slot_status")?,
+        slot_measured_at: columns.time_opt("slot_measured_at")?,
+    })
+}
+
+fn not_found(mirror: &str, n: u32) -> Error {
+    Error::new(Code::MirrorNotFound, format!("no mirror is called {mirror}, with a stream {n}"))
+        .with("mirror", mirror)
+}

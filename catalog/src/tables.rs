@@ -1,0 +1,289 @@
+//! Tables of mirrors: their states, errors and figures. Their copies are in [`crate::copies`].
+
+use deadpool_postgres::GenericClient;
+use jiff::Timestamp;
+use millrace_terms::{Code, Error, Lsn, Result, TableName};
+use serde_json::Value;
+use tokio_postgres::Row;
+
+use crate::connection::Catalog;
+use crate::copies::CopyProgress;
+use crate::failure::Failure;
+use crate::sql::{self, Columns, Numeric};
+use crate::state::TableState;
+
+/// A table of a mirror, without its plan, which may be large: see [`Catalog::table_plan`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Table {
+    /// Its number, for ever.
+    pub id: i64,
+    /// The mirror.
+    pub mirror: String,
+    /// The stream that it belongs to.
+    pub stream: u32,
+    /// Its name on the source.
+    pub source: TableName,
+    /// Its OID on the source.
+    pub oid: u32,
+    /// Its name in the destination's database.
+    pub destination: String,
+    /// Where it stands.
+    pub state: TableState,
+    /// Since when.
+    pub state_since: Timestamp,
+    /// Why it is in ERROR.
+    pub error: Option<Failure>,
+    /// Number of its last copy; 0 before the first.
+    pub copy_no: u32,
+    /// Whether that copy is to be done now.
+    pub copying: bool,
+    /// The position that separates that copy from the stream.
+    pub epoch: Option<Lsn>,
+    /// The end of the last read of that copy; set when all of it was read.
+    pub read_end: Option<Lsn>,
+    /// When that copy was begun.
+    pub copy_started_at: Option<Timestamp>,
+    /// When it was finished.
+    pub copy_finished_at: Option<Timestamp>,
+    /// Rows below this version were physically deleted.
+    pub floor: u128,
+    /// Rows copied by that copy so far.
+    pub rows_copied: u64,
+    /// Rows on the source, estimated when it was planned.
+    pub rows_estimated: u64,
+    /// Heap bytes on the source when it was planned.
+    pub bytes_total: u64,
+    /// Rows inserted by the stream.
+    pub inserts: u64,
+    /// Rows updated by the stream.
+    pub updates: u64,
+    /// Rows deleted by the stream.
+    pub deletes: u64,
+    /// Bytes that the stream sent.
+    pub bytes_streamed: u64,
+    /// The session or prepared transaction that the copy waits for, in words.
+    pub blocked_by: Option<String>,
+    /// How far the copy is, while it runs.
+    pub copy: Option<CopyProgress>,
+}
+
+/// Changes that the stream wrote to a table since the last time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableChanges {
+    /// The table.
+    pub table_id: i64,
+    /// Rows inserted.
+    pub inserts: u64,
+    /// Rows updated.
+    pub updates: u64,
+    /// Rows deleted.
+    pub deletes: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+}
+
+impl Catalog {
+    /// A table by its number.
+    ///
+    /// # Errors
+    /// TABLE_NOT_FOUND.
+    pub async fn get_table(&self, table_id: i64) -> Result<Table> {
+        let sql = format!("{SELECT} where t.id = $1");
+        let row = sql::row(&self.client().await?, &sql, &[&table_id]).await?;
+        read(&row.ok_or_else(|| not_found(table_id))?)
+    }
+
+    /// A table of a mirror by its name on the source.
+    ///
+    /// # Errors
+    /// TABLE_NOT_FOUND.
+    pub async fn find_table(&self, mirror: &str, source: &TableName) -> Result<Table> {
+        let sql = format!(
+            "{SELECT} where t.mirror = $1 and t.source_schema = $2 and t.source_name = $3 and t.state <> 'DROPPED'"
+        );
+        let row = sql::row(&self.client().await?, &sql, &[&mirror, &source.schema, &source.name]).await?;
+        read(&row.ok_or_else(|| not_found(source).with("mirror", mirror))?)
+    }
+
+    /// The tables of a mirror that are not dropped, in the order of the mirror.
+    pub async fn list_tables(&self, mirror: &str) -> Result<Vec<Table>> {
+        of_mirrors(&self.client().await?, &[mirror.to_owned()]).await
+    }
+
+    /// The frozen plan of a table: JSON that the data plane understands.
+    ///
+    /// # Errors
+    /// TABLE_NOT_FOUND.
+    pub async fn table_plan(&self, table_id: i64) -> Result<Value> {
+        let row =
+            sql::row(&self.client().await?, "select plan from mirror_tables where id = $1", &[&table_id])
+                .await;
+        Columns(&row?.ok_or_else(|| not_found(table_id))?).get("plan")
+    }
+
+    /// The plans of a stream's tables that are not dropped, with the tables' numbers.
+    pub async fn stream_plans(&self, mirror: &str, stream: u32) -> Result<Vec<(i64, Value)>> {
+        let rows = sql::rows(
+            &self.client().await?,
+            "select id, plan from mirror_tables
+             where mirror = $1 and stream = $2 and state <> 'DROPPED' order by id",
+            &[&mirror, &sql::integer(stream)],
+        )
+        .await?;
+        rows.iter().map(Columns).map(|columns| Ok((columns.get("id")?, columns.get("plan")?))).collect()
+    }
+
+    /// Brings a table into a state: for pausing, resuming (`Resyncing`), resyncing and dropping. A
+    /// copy that runs is over by it, and none is begun until [`Catalog::claim_copies`]. A table of
+    /// the state already stays as it is, but for a resync, which begins anew.
+    ///
+    /// # Errors
+    /// TABLE_NOT_FOUND, MIRROR_STATE if the state that the table has does not lead there.
+    pub async fn set_table_state(&self, table_id: i64, state: TableState) -> Result<()> {
+        self.enter(table_id, state, None).await
+    }
+
+    /// Puts a table into ERROR. The others go on.
+    ///
+    /// # Errors
+    /// TABLE_NOT_FOUND, MIRROR_STATE if it is dropped.
+    pub async fn set_table_error(&self, table_id: i64, error: &Error) -> Result<()> {
+        self.enter(table_id, TableState::Error, Some(Failure::new(error))).await
+    }
+
+    /// Lets the tables that wait for a first copy stream without one, for a mirror that copies
+    /// nothing. Gives their number.
+    pub async fn stream_without_copy(&self, mirror: &str) -> Result<u64> {
+        sql::execute(
+            &self.client().await?,
+            "update mirror_tables set state = 'STREAMING', state_since = now()
+             where mirror = $1 and state = 'PENDING'",
+            &[&mirror],
+        )
+        .await
+    }
+
+    /// Notes that rows of a table below a version were physically deleted. The floor never falls.
+    pub async fn raise_floor(&self, table_id: i64, version: u128) -> Result<()> {
+        let sql = "update mirror_tables set floor = $2 where id = $1 and floor < $2";
+        sql::execute(&self.client().await?, sql, &[&table_id, &Numeric(version)]).await.map(drop)
+    }
+
+    /// Adds to the figures of several tables, in one statement.
+    pub async fn add_changes(&self, changes: &[TableChanges]) -> Result<()> {
+        let column =
+            |of: fn(&TableChanges) -> u64| changes.iter().map(|c| sql::bigint(of(c))).collect::<Vec<_>>();
+        let ids: Vec<i64> = changes.iter().map(|change| change.table_id).collect();
+        sql::execute(
+            &self.client().await?,
+            "update mirror_tables t set inserts = t.inserts + c.inserts, updates = t.updates + c.updates,
+                deletes = t.deletes + c.deletes, bytes_streamed = t.bytes_streamed + c.bytes
+             from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+                as c (id, inserts, updates, deletes, bytes)
+             where t.id = c.id",
+            &[
+                &ids,
+                &column(|c| c.inserts),
+                &column(|c| c.updates),
+                &column(|c| c.deletes),
+                &column(|c| c.bytes),
+            ],
+        )
+        .await
+        .map(drop)
+    }
+
+    async fn enter(&self, table_id: i64, state: TableState, failure: Option<Failure>) -> Result<()> {
+        let from: Vec<&str> = state.predecessors().map(TableState::as_str).collect();
+        let client = self.client().await?;
+        // An error that is seen again keeps its time. A resync begins anew even if one runs.
+        let changed = sql::execute(
+            &client,
+            "update mirror_tables set state = $2, copying = copying and state = $2 and $2 <> 'RESYNCING',
+                state_since = case when state = $2 then state_since else now() end, blocked_by = null,
+                error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
+                    and error->>'message' = $4::jsonb->>'message' then error else $4 end
+             where id = $1 and state = any($3)",
+            &[&table_id, &state.as_str(), &from, &failure.as_ref().map(sql::json)],
+        )
+        .await?;
+        if changed > 0 {
+            return Ok(());
+        }
+        let sql = "select mirror, source_schema, source_name, state from mirror_tables where id = $1";
+        let row = sql::row(&client, sql, &[&table_id]).await?.ok_or_else(|| not_found(table_id))?;
+        let columns = Columns(&row);
+        let (table, found) = (source(columns)?, columns.text("state")?);
+        Err(Error::new(
+            Code::MirrorState,
+            format!("table {table} is {found}, which does not lead to {state}"),
+        )
+        .with("mirror", columns.text("mirror")?)
+        .with("table", table.to_string())
+        .with("state", found))
+    }
+}
+
+/// The tables of these mirrors that are not dropped, in order of mirror and creation.
+pub(crate) async fn of_mirrors(client: &impl GenericClient, mirrors: &[String]) -> Result<Vec<Table>> {
+    let sql = format!("{SELECT} where t.mirror = any($1) and t.state <> 'DROPPED' order by t.mirror, t.id");
+    sql::rows(client, &sql, &[&mirrors]).await?.iter().map(read).collect()
+}
+
+/// The progress of a copy is summed up only where one runs: its partitions are found by the primary key.
+const SELECT: &str = "
+    select t.id, t.mirror, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.state, t.state_since,
+        t.error, t.copy_no, t.copying, t.epoch, t.read_end, t.copy_started_at, t.copy_finished_at, t.floor,
+        t.rows_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.bytes_streamed,
+        t.blocked_by, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done
+    from mirror_tables t left join lateral (
+        select count(*) as partitions, count(*) filter (where state = 'DONE') as done,
+            count(*) filter (where state = 'LEASED' and lease_until >= now()) as leased,
+            coalesce(sum(rows), 0)::bigint as rows, coalesce(sum(bytes), 0)::bigint as bytes,
+            coalesce(sum(bytes_planned), 0)::bigint as planned,
+            coalesce(sum(bytes_planned) filter (where state = 'DONE'), 0)::bigint as planned_done
+        from partitions where table_id = t.id and copy_no = t.copy_no
+    ) p on t.copying";
+
+fn read(row: &Row) -> Result<Table> {
+    let columns = Columns(row);
+    let copying: bool = columns.get("copying")?;
+    let copy = if copying { Some(CopyProgress::read(columns)?) } else { None };
+    Ok(Table {
+        id: columns.get("id")?,
+        mirror: columns.text("mirror")?,
+        stream: columns.number("stream")?,
+        source: source(columns)?,
+        oid: columns.get("oid")?,
+        destination: columns.text("destination")?,
+        state: columns.word("state")?,
+        state_since: columns.time("state_since")?,
+        error: columns.json_opt("error")?,
+        copy_no: columns.number("copy_no")?,
+        copying,
+        epoch: columns.lsn_opt("epoch")?,
+        read_end: columns.lsn_opt("read_end")?,
+        copy_started_at: columns.time_opt("copy_started_at")?,
+        copy_finished_at: columns.time_opt("copy_finished_at")?,
+        floor: columns.version("floor")?,
+        rows_copied: copy.map_or(columns.count("rows_copied")?, |copy| copy.rows),
+        rows_estimated: columns.count("rows_estimated")?,
+        bytes_total: columns.count("bytes_total")?,
+        inserts: columns.count("inserts")?,
+        updates: columns.count("updates")?,
+        deletes: columns.count("deletes")?,
+        bytes_streamed: columns.count("bytes_streamed")?,
+        blocked_by: columns.get("blocked_by")?,
+        copy,
+    })
+}
+
+/// The name on the source.
+pub(crate) fn source(columns: Columns<'_>) -> Result<TableName> {
+    Ok(TableName::new(columns.text("source_schema")?, columns.text("source_name")?))
+}
+
+pub(crate) fn not_found(table: impl std::fmt::Display) -> Error {
+    let table = table.to_string();
+    Error::new(Code::TableNotFound, format!("no table {table} is in the mirror")).with("table", table)
+}
