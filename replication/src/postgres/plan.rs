@@ -62,6 +62,7 @@ pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
         oid: shape.oid,
         destination: options.destination.clone(),
         columns,
+        excluded: options.exclude.clone(),
         key,
         identity,
         order_by,

@@ -44,6 +44,13 @@ impl Layout {
                 return changed(format!("has another precision for column {}", column.name));
             }
         }
+        let known = |name: &str| {
+            plan.excluded.iter().any(|excluded| excluded == name)
+                || plan.columns.iter().any(|c| c.name == name)
+        };
+        if let Some(new) = relation.columns.iter().find(|column| !known(&column.name)) {
+            return changed(format!("has a new column {}", new.name));
+        }
         if let Some(difference) = identity_difference(plan, relation) {
             return changed(difference);
         }
@@ -110,6 +117,7 @@ mod tests {
                 column(2, "price", 1700, 655_366),
                 column(3, "note", 1043, 14),
             ],
+            excluded: vec!["excluded".into()],
             key: vec![0],
             identity: Identity::Default,
             order_by: vec![0],
@@ -152,6 +160,7 @@ mod tests {
             assert_eq!(error.code(), Code::TableSchemaChanged);
             error.message().to_owned()
         };
+        assert!(refused(&[ID, PRICE, NOTE, ("added", 25, -1, false)], b'd').contains("a new column added"));
         assert!(refused(&[ID, PRICE], b'd').contains("no column note"));
         assert!(
             refused(&[ID, PRICE, ("note", 17, -1, false)], b'd').contains("another type for column note")
