@@ -19,6 +19,9 @@ pub struct TablePlan {
     pub destination: String,
     /// The replicated columns, in source order.
     pub columns: Vec<ColumnPlan>,
+    /// Names of columns that the source had and that are left out: any further one is new.
+    #[serde(default)]
+    pub excluded: Vec<String>,
     /// Indexes into `columns` of the key, in the order of the source's index. The stream's Relation
     /// message flags exactly these; ORDER BY is a permutation of them.
     pub key: Vec<usize>,
@@ -109,6 +112,7 @@ pub(crate) mod fixtures {
             oid: 1,
             destination: "t".to_owned(),
             columns,
+            excluded: Vec::new(),
             key: vec![0],
             identity: Identity::Default,
             order_by: vec![0],

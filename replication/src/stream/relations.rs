@@ -44,6 +44,13 @@ impl Layout {
                 return changed(format!("has another precision for column {}", column.name));
             }
         }
+        let known = |name: &str| {
+            plan.excluded.iter().any(|excluded| excluded == name)
+                || plan.columns.iter().any(|c| c.name == name)
+        };
+        if let Some(new) = relation.columns.iter().find(|column| !known(&column.name)) {
+            return changed(format!("has a new column {}", new.name));
+        }
         if let Some(difference) = identity_difference(plan, relation) {
             return changed(difference);
         }
@@ -60,11 +67,7 @@ impl Layout {
 
 /// Whether the modifier of the type decides what the destination can hold.
 fn is_bounded(conversion: &Conversion) -> bool {
-    match conversion {
-        Conversion::Decimal { .. } => true,
-        Conversion::Array(element) => is_bounded(element),
-        _ => false,
-    }
+    matches!(conversion.innermost(), Conversion::Decimal { .. })
 }
 
 /// The server flags the columns of the replica identity: they must be the key, or old rows would be
@@ -98,7 +101,14 @@ mod tests {
 
     fn plan() -> TablePlan {
         let column = |attnum: i16, name: &str, type_oid, typmod| {
-            let source = SourceColumn { name: name.into(), attnum, type_oid, typmod, nullable: attnum > 1 };
+            let source = SourceColumn {
+                name: name.into(),
+                attnum,
+                type_oid,
+                typmod,
+                dimensions: 0,
+                nullable: attnum > 1,
+            };
             TypeCatalog::default().plan_column(source)
         };
         TablePlan {
@@ -110,6 +120,7 @@ mod tests {
                 column(2, "price", 1700, 655_366),
                 column(3, "note", 1043, 14),
             ],
+            excluded: vec!["excluded".into()],
             key: vec![0],
             identity: Identity::Default,
             order_by: vec![0],
@@ -152,6 +163,7 @@ mod tests {
             assert_eq!(error.code(), Code::TableSchemaChanged);
             error.message().to_owned()
         };
+        assert!(refused(&[ID, PRICE, NOTE, ("added", 25, -1, false)], b'd').contains("a new column added"));
         assert!(refused(&[ID, PRICE], b'd').contains("no column note"));
         assert!(
             refused(&[ID, PRICE, ("note", 17, -1, false)], b'd').contains("another type for column note")

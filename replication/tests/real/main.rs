@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // this is how tests fail
 
+mod converge;
 mod mirror;
 mod servers;
 mod source;
