@@ -44,7 +44,7 @@ pub enum Command {
     Mirror(mirror::MirrorArguments),
     /// Make the installation hold what a file says
     Apply(apply::ApplyArguments),
-    /// Run the control server: gRPC and REST
+    /// Run the control server
     Server(server::ServerArguments),
     /// Run a worker: it copies and streams the data
     Worker(worker::WorkerArguments),

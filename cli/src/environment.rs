@@ -62,10 +62,11 @@ fn built() -> Command {
     command
 }
 
-/// Visits every command with its path, such as `mirror create`; the root's is empty.
+/// Visits every command with its path, such as `mirror create`; the root's is empty. Hidden ones are
+/// left out: only our own processes start them.
 fn walk(command: &Command, path: &str, visit: &mut impl FnMut(&str, &Command)) {
     visit(path, command);
-    for sub in command.get_subcommands() {
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         let path =
             if path.is_empty() { sub.get_name().to_owned() } else { format!("{path} {}", sub.get_name()) };
         walk(sub, &path, visit);

@@ -21,7 +21,7 @@ const ANSWER_BYTES_MAX: u64 = 1024;
 #[command(after_help = "\
 Examples:
   millrace health http://127.0.0.1:8113/healthz    # a server
-  millrace health http://127.0.0.1:9091/metrics    # a worker")]
+  millrace health http://127.0.0.1:9091/healthz    # a worker")]
 pub struct HealthArguments {
     /// What to ask for, by plain HTTP
     #[arg(value_name = "URL")]

@@ -5,8 +5,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use millrace_terms::{Code, Error};
+use secrecy::ExposeSecret;
 
+use crate::client::output;
 use crate::settings::CatalogUrl;
 
 /// Arguments of `millrace migrate`.
@@ -19,7 +20,15 @@ pub struct MigrateArguments {
 /// Brings the catalog's schema to what this release needs. Several at once are safe: they take turns.
 ///
 /// # Errors
-/// What `millrace_catalog::migrate` fails with.
-pub async fn run(_arguments: MigrateArguments) -> anyhow::Result<ExitCode> {
-    Err(Error::new(Code::Unimplemented, "`millrace migrate` is not built yet").into())
+/// CATALOG_UNREACHABLE; CATALOG_VERSION if the catalog is newer than this release.
+pub async fn run(arguments: MigrateArguments) -> anyhow::Result<ExitCode> {
+    let url = arguments.catalog.resolve()?;
+    let done = millrace_catalog::migrate(url.expose_secret()).await?;
+    let from = match done.from {
+        from if from == done.to => "as before".to_owned(),
+        0 => "new".to_owned(),
+        from => format!("was {from}"),
+    };
+    output::write(&format!("catalog at version {} ({from}), installation {}", done.to, done.installation))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -16,7 +16,7 @@ pub struct ServerArguments {
     /// Address and port of gRPC
     #[arg(long, value_name = "ADDRESS", env = "MILLRACE_GRPC_LISTEN", default_value = "127.0.0.1:8112")]
     grpc_listen: SocketAddr,
-    /// Address and port of HTTP: REST and health
+    /// Address and port of HTTP: health
     #[arg(long, value_name = "ADDRESS", env = "MILLRACE_HTTP_LISTEN", default_value = "127.0.0.1:8113")]
     http_listen: SocketAddr,
     /// Address and port of Prometheus metrics

@@ -22,7 +22,7 @@ pub struct WorkerArguments {
         default_value = "control,snapshot,stream"
     )]
     queues: Vec<Queue>,
-    /// Address and port of Prometheus metrics
+    /// Address and port of Prometheus metrics and health
     #[arg(long, value_name = "ADDRESS", env = "MILLRACE_METRICS_LISTEN", default_value = "127.0.0.1:9091")]
     metrics_listen: SocketAddr,
     #[command(flatten)]
