@@ -1,1 +1,84 @@
-//! TODO
+//! The activities: what the workflows' steps do. Each fetches what it needs from the catalog, calls
+//! the data plane, tells Temporal that it lives, and writes down what it did. Each may be run again
+//! at any time, also while an older attempt still runs somewhere.
+//!
+//! The steps, one file each, in the order in which a mirror meets them:
+//! - `check`: looks at a draft; the only step before a mirror exists.
+//! - `record`: the mirror's phase into the catalog, what is due out of it; events.
+//! - `prepare_source`, `prepare_destination`.
+//! - `take_epoch`, `plan_partitions`, `copy_partitions`, `finish_copy`: a table's copy.
+//! - `stream`: the changes.
+//! - `drop_mirror`: removes what a mirror made.
+//! - `housekeeping`: regular work for all mirrors.
+//!
+//! Around them:
+//! - `environment`: what they share. `peers`: configurations as the data plane takes them.
+//! - `alive`: heartbeats, cancellation. `failure`: errors as Temporal's failures.
+//! - `metrics`: what this process did.
+//!
+//! I/O rim.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod alive;
+mod check;
+mod copy_partitions;
+mod drop_mirror;
+mod environment;
+mod failure;
+mod finish_copy;
+mod housekeeping;
+mod metrics;
+mod peers;
+mod plan_partitions;
+mod prepare_destination;
+mod prepare_source;
+mod record;
+mod stream;
+mod take_epoch;
+
+use std::sync::{Arc, Mutex};
+
+use millrace_catalog::Catalog;
+use prometheus_client::registry::Registry;
+use temporalio_sdk::WorkerOptions;
+
+use environment::Environment;
+
+/// All activities of this process, over one catalog. Cheap to clone.
+#[derive(Clone)]
+pub struct Activities {
+    environment: Arc<Environment>,
+}
+
+impl Activities {
+    /// The activities; their metrics go into `registry`.
+    pub fn new(catalog: Catalog, registry: &Mutex<Registry>) -> Self {
+        Self { environment: Arc::new(Environment::new(catalog, registry)) }
+    }
+
+    /// Registers what runs on the control queue.
+    pub fn register_control(&self, options: &mut WorkerOptions) {
+        let environment = || self.environment.clone();
+        options
+            .register_activities(record::Step(environment()))
+            .register_activities(prepare_source::Step(environment()))
+            .register_activities(prepare_destination::Step(environment()))
+            .register_activities(take_epoch::Step(environment()))
+            .register_activities(plan_partitions::Step(environment()))
+            .register_activities(finish_copy::Step(environment()))
+            .register_activities(drop_mirror::Step(environment()))
+            .register_activities(check::Step(environment()))
+            .register_activities(housekeeping::Step(environment()));
+    }
+
+    /// Registers what runs on the snapshot queue.
+    pub fn register_snapshot(&self, options: &mut WorkerOptions) {
+        options.register_activities(copy_partitions::Step(self.environment.clone()));
+    }
+
+    /// Registers what runs on the stream queue.
+    pub fn register_stream(&self, options: &mut WorkerOptions) {
+        options.register_activities(stream::Step(self.environment.clone()));
+    }
+}

@@ -59,8 +59,6 @@ macro_rules! words {
     };
 }
 
-pub(crate) use words;
-
 words! {
     /// The state of one table of a mirror.
     TableState {

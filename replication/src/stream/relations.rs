@@ -67,7 +67,11 @@ impl Layout {
 
 /// Whether the modifier of the type decides what the destination can hold.
 fn is_bounded(conversion: &Conversion) -> bool {
-    matches!(conversion.innermost(), Conversion::Decimal { .. })
+    match conversion {
+        Conversion::Decimal { .. } => true,
+        Conversion::Array(element) => is_bounded(element),
+        _ => false,
+    }
 }
 
 /// The server flags the columns of the replica identity: they must be the key, or old rows would be
@@ -101,14 +105,7 @@ mod tests {
 
     fn plan() -> TablePlan {
         let column = |attnum: i16, name: &str, type_oid, typmod| {
-            let source = SourceColumn {
-                name: name.into(),
-                attnum,
-                type_oid,
-                typmod,
-                dimensions: 0,
-                nullable: attnum > 1,
-            };
+            let source = SourceColumn { name: name.into(), attnum, type_oid, typmod, nullable: attnum > 1 };
             TypeCatalog::default().plan_column(source)
         };
         TablePlan {

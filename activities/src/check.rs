@@ -1,0 +1,258 @@
+//! Looks at what is not stored yet: a peer, the tables of a source, or a mirror with both its peers.
+//! Everything is looked at, also after something failed, so that a user sees all of it at once.
+
+#![expect(
+    dead_code,
+    reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
+)]
+
+use std::sync::Arc;
+
+use millrace_catalog::drafts::{Check, CheckReport, CheckStatus, CheckedColumn, CheckedTable, Draft};
+use millrace_catalog::spec::{MirrorSpec, PeerConfig, PeerSpec, TableSpec};
+use millrace_replication::check as found;
+use millrace_replication::clickhouse::ddl::Engine;
+use millrace_replication::clickhouse::{
+    Clickhouse, ClickhouseConfig, TableState, checks as clickhouse_checks,
+};
+use millrace_replication::postgres::check::{self, Wanted};
+use millrace_replication::postgres::describe::{self, TableShape};
+use millrace_replication::postgres::plan::{self, ColumnOptions, Options};
+use millrace_replication::postgres::{Session, SourceConfig, publication};
+use millrace_replication::table::{OwnColumns, TablePlan};
+use millrace_terms::{Code, Error, Result, TableName};
+use millrace_workflows::contract;
+use millrace_workflows::payload::CheckInput;
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use uuid::Uuid;
+
+use crate::environment::Environment;
+use crate::{alive, peers};
+
+pub(crate) struct Step(pub(crate) Arc<Environment>);
+
+#[activities]
+impl Step {
+    #[activity(definition = contract::Check)]
+    pub(crate) async fn check(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        input: CheckInput,
+    ) -> Result<(), ActivityError> {
+        alive::interruptible(&ctx, Box::pin(look(&self.0, &input.draft))).await
+    }
+}
+
+async fn look(environment: &Environment, draft: &str) -> Result<()> {
+    let malformed = |_| Error::new(Code::InvalidArgument, format!("{draft} is no draft's id"));
+    let id: Uuid = draft.parse().map_err(malformed)?;
+    let application = environment.catalog.installation().await?.application("check");
+    let report = match environment.catalog.open_draft(id).await? {
+        Draft::Peer(peer) => look_at_peer(&peer, &application).await,
+        Draft::Tables(source) => look_at_tables(&source, &application).await?,
+        Draft::Mirror { mirror, source, destination } => {
+            look_at_mirror(&mirror, &source, &destination, &application).await?
+        }
+    };
+    environment.catalog.write_draft_result(id, &report).await
+}
+
+async fn look_at_peer(peer: &PeerSpec, application: &str) -> CheckReport {
+    let checks = match &peer.config {
+        PeerConfig::Postgres(config) => check::source(&peers::source(config), application).await.0,
+        PeerConfig::Clickhouse(config) => clickhouse_checks(&peers::destination(config)).await,
+    };
+    report(checks, Vec::new())
+}
+
+/// Every table of users, each with what keeps it from being replicated.
+async fn look_at_tables(source: &PeerSpec, application: &str) -> Result<CheckReport> {
+    let (mut checks, session) = check::source(&source_config(source)?, application).await;
+    let mut tables = Vec::new();
+    if let Some(session) = session {
+        for shape in describe::list(&session).await? {
+            let name = shape.name.to_string();
+            checks.push(match shape.refusal(&[]) {
+                Some(error) => found::Check::fail("table", &error).on(&name),
+                None => found::Check::pass("table", "can be replicated").on(&name),
+            });
+            tables.push(checked(&shape, None));
+        }
+    }
+    Ok(report(checks, tables))
+}
+
+async fn look_at_mirror(
+    mirror: &MirrorSpec,
+    source: &PeerSpec,
+    destination: &PeerSpec,
+    application: &str,
+) -> Result<CheckReport> {
+    let (source, destination) = (source_config(source)?, destination_config(destination)?);
+    let ((mut checks, session), destination_checks) =
+        tokio::join!(check::source(&source, application), clickhouse_checks(&destination));
+    let mut tables = Vec::new();
+    let mut plans = Vec::new();
+    if let Some(session) = session {
+        let (found, shapes) = look_at_shapes(mirror, &session).await?;
+        checks.extend(found);
+        for (spec, shape) in with_specs(mirror, &shapes) {
+            match plan::plan(shape, &options(mirror, spec)) {
+                Ok(plan) => {
+                    let value = serde_json::to_value(&plan).map_err(|error| {
+                        Error::new(Code::Internal, format!("the plan of {}: {error}", shape.name))
+                    })?;
+                    tables.push(checked(shape, Some(value)));
+                    plans.push(plan);
+                }
+                // What is wrong with the table itself has been said already.
+                Err(_) if shape.refusal(&spec.exclude).is_some() => {}
+                Err(error) => checks.push(found::Check::fail("plan", &error).on(shape.name.to_string())),
+            }
+        }
+    }
+    let reachable = destination_checks.iter().all(|check| check.status != found::CheckStatus::Fail);
+    checks.extend(destination_checks);
+    if reachable {
+        checks.extend(look_at_destinations(&destination, &plans).await);
+    }
+    Ok(report(checks, tables))
+}
+
+async fn look_at_shapes(
+    mirror: &MirrorSpec,
+    session: &Session,
+) -> Result<(Vec<found::Check>, Vec<TableShape>)> {
+    let named =
+        |spec: &TableSpec| spec.source.parse::<TableName>().ok().map(|name| (name, spec.exclude.clone()));
+    let wanted: Vec<Wanted> =
+        mirror.tables.iter().filter_map(named).map(|(name, exclude)| Wanted { name, exclude }).collect();
+    let own = &mirror.settings.publication;
+    let (mut checks, shapes) = check::tables(session, &wanted, own.is_empty()).await?;
+    if !own.is_empty() {
+        let names: Vec<TableName> = wanted.into_iter().map(|table| table.name).collect();
+        let held = publication::verify(session, own, &names).await;
+        checks.push(found::Check::of("publication", &held, format!("publication {own} holds every table")));
+    }
+    Ok((checks, shapes))
+}
+
+/// The shapes that were found, each with what the mirror asks for of it.
+fn with_specs<'a>(
+    mirror: &'a MirrorSpec,
+    shapes: &'a [TableShape],
+) -> impl Iterator<Item = (&'a TableSpec, &'a TableShape)> {
+    shapes.iter().filter_map(|shape| {
+        let asks = |spec: &&TableSpec| spec.source.parse::<TableName>().is_ok_and(|name| name == shape.name);
+        Some((mirror.tables.iter().find(asks)?, shape))
+    })
+}
+
+fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
+    let own = &mirror.settings.columns;
+    let column = |column: &millrace_catalog::spec::ColumnSpec| ColumnOptions {
+        name: column.name.clone(),
+        kind: column.kind.clone(),
+    };
+    Options {
+        destination: spec.destination.clone(),
+        exclude: spec.exclude.clone(),
+        columns: spec.columns.iter().map(|(name, asked)| (name.clone(), column(asked))).collect(),
+        order_by: spec.order_by.clone(),
+        partition_by: spec.partition_by.clone(),
+        own: OwnColumns {
+            version: own.version.clone(),
+            is_deleted: own.is_deleted.clone(),
+            synced_at: own.synced_at.clone(),
+        },
+    }
+}
+
+/// Looks whether the destination tables can be made.
+async fn look_at_destinations(config: &ClickhouseConfig, plans: &[TablePlan]) -> Vec<found::Check> {
+    const NAME: &str = "destination table";
+    let clickhouse = match Clickhouse::connect(config).await {
+        Ok(clickhouse) => clickhouse,
+        Err(error) => return vec![found::Check::fail("connection", &error)],
+    };
+    let mut checks = Vec::with_capacity(plans.len());
+    for plan in plans {
+        let free = refuse_occupied(&clickhouse, plan).await;
+        let message = format!("{} can be made", plan.destination);
+        checks.push(found::Check::of(NAME, &free, message).on(plan.source.to_string()));
+    }
+    checks
+}
+
+/// Refuses a destination whose table is there and cannot take the rows, or holds some already: they
+/// would stay among ours, or be swept away.
+///
+/// # Errors
+/// DESTINATION_TABLE_EXISTS.
+pub(crate) async fn refuse_occupied(clickhouse: &Clickhouse, plan: &TablePlan) -> Result<()> {
+    match clickhouse.table_state(plan, Engine::Replacing).await? {
+        TableState::Missing => return Ok(()),
+        TableState::Differs(error) => return Err(error),
+        TableState::Ready => {}
+    }
+    let table = clickhouse.qualified(&plan.destination);
+    let rows: u64 =
+        clickhouse.query_one(&format!("select count() from (select 1 from {table} limit 1)")).await?;
+    if rows == 0 {
+        return Ok(());
+    }
+    let text = format!("table {} of database {} holds rows already", plan.destination, clickhouse.database());
+    Err(Error::new(Code::DestinationTableExists, text)
+        .with("table", plan.source.to_string())
+        .with("destination", &plan.destination))
+}
+
+fn source_config(peer: &PeerSpec) -> Result<SourceConfig> {
+    match &peer.config {
+        PeerConfig::Postgres(config) => Ok(peers::source(config)),
+        PeerConfig::Clickhouse(_) => Err(peers::wrong_kind(&peer.name, "source", "PostgreSQL")),
+    }
+}
+
+fn destination_config(peer: &PeerSpec) -> Result<ClickhouseConfig> {
+    match &peer.config {
+        PeerConfig::Clickhouse(config) => Ok(peers::destination(config)),
+        PeerConfig::Postgres(_) => Err(peers::wrong_kind(&peer.name, "destination", "ClickHouse")),
+    }
+}
+
+fn checked(shape: &TableShape, plan: Option<serde_json::Value>) -> CheckedTable {
+    let name = |at: usize| shape.columns.get(at).map(|column| column.plan.name.clone());
+    let key = shape.key().map(|(key, _)| key.into_iter().filter_map(name).collect()).unwrap_or_default();
+    let column = |column: &describe::ShapeColumn| CheckedColumn {
+        name: column.plan.name.clone(),
+        kind: column.type_name.clone(),
+        nullable: column.plan.nullable,
+    };
+    CheckedTable {
+        source: shape.name.clone(),
+        oid: shape.oid,
+        rows_estimated: shape.rows_estimated,
+        bytes: shape.bytes,
+        plan,
+        key,
+        columns: shape.columns.iter().map(column).collect(),
+    }
+}
+
+fn report(checks: Vec<found::Check>, tables: Vec<CheckedTable>) -> CheckReport {
+    let check = |check: found::Check| Check {
+        name: check.name,
+        status: match check.status {
+            found::CheckStatus::Pass => CheckStatus::Pass,
+            found::CheckStatus::Warn => CheckStatus::Warn,
+            found::CheckStatus::Fail => CheckStatus::Fail,
+        },
+        code: check.code,
+        message: check.message,
+        remedy: check.remedy,
+        subject: check.subject,
+    };
+    CheckReport { checks: checks.into_iter().map(check).collect(), tables }
+}

@@ -1,0 +1,229 @@
+//! One copier: it takes partitions from the catalog's queue, one by one, until none is left.
+
+#![expect(
+    dead_code,
+    reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use millrace_catalog::mirrors::Mirror;
+use millrace_catalog::partitions::{Claim, Partition};
+use millrace_replication::clickhouse::InsertId;
+use millrace_replication::copy::{self, CopyJob, CopyLimits, CopyOutcome, CopyProgress};
+use millrace_replication::postgres::Session;
+use millrace_replication::postgres::partition::Partition as Range;
+use millrace_replication::table::TablePlan;
+use millrace_replication::version::Version;
+use millrace_terms::{Code, Error, Result};
+use millrace_workflows::contract;
+use millrace_workflows::payload::{Copier, CopierReport, TableCopy};
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::environment::{Destination, Environment};
+use crate::metrics::Labels;
+use crate::{alive, failure, plan_partitions};
+
+/// How long a partition is leased: what a killed copier costs the partition it held. Renewed four
+/// times as often, so that three statements may fail.
+const LEASE: Duration = Duration::from_secs(8);
+
+/// Time between two renewals, which also write down the progress.
+const RENEWAL: Duration = Duration::from_secs(2);
+
+/// Time between two questions for work, when there is none now.
+const WAIT: Duration = Duration::from_millis(500);
+
+pub(crate) struct Step(pub(crate) Arc<Environment>);
+
+#[activities]
+impl Step {
+    #[activity(definition = contract::CopyPartitions)]
+    pub(crate) async fn copy_partitions(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        copier: Copier,
+    ) -> Result<CopierReport, ActivityError> {
+        let info = ctx.info();
+        let run = info.workflow_run_id.as_deref().unwrap_or_default();
+        let owner = format!("{run}/{}/{}", info.activity_id, info.attempt);
+        let report =
+            alive::draining(&ctx, |cancel| Box::pin(copy_all(&self.0, &copier.copy, owner, cancel))).await;
+        if ctx.is_cancelled() { Err(ActivityError::cancelled()) } else { report.map_err(failure::of) }
+    }
+}
+
+/// What all partitions of one copier have in common.
+struct Job<'a> {
+    environment: &'a Environment,
+    copy: &'a TableCopy,
+    owner: String,
+    mirror: Mirror,
+    destination: Destination,
+    plan: Arc<TablePlan>,
+    version: Version,
+    cancel: CancellationToken,
+}
+
+async fn copy_all(
+    environment: &Environment,
+    copy: &TableCopy,
+    owner: String,
+    cancel: CancellationToken,
+) -> Result<CopierReport> {
+    let catalog = &environment.catalog;
+    let mirror = catalog.get_mirror(&copy.mirror).await?;
+    let state = catalog.copy_state(copy.table_id, copy.copy_no).await?;
+    let epoch = state.epoch.ok_or_else(|| Error::new(Code::Internal, "the copy has no epoch"))?;
+    let table = catalog.get_table(copy.table_id).await?;
+    let base = catalog.get_stream(&copy.mirror, table.stream).await?.base;
+    let destination = environment.destination(&mirror).await?;
+    let plan = Arc::new(environment.plan(copy.table_id).await?);
+    let version = Version::epoch(base, epoch);
+    let job = Job { environment, copy, owner, mirror, destination, plan, version, cancel };
+
+    let mut report = CopierReport { partitions: 0, rows: 0 };
+    let mut session = None;
+    while !job.cancel.is_cancelled() {
+        let parallel = job.mirror.spec.settings.snapshot.parallel_partitions;
+        match catalog.claim_partition(copy.table_id, copy.copy_no, &job.owner, LEASE, parallel).await? {
+            Claim::Done => break,
+            Claim::Wait => tokio::select! {
+                () = job.cancel.cancelled() => break,
+                () = tokio::time::sleep(WAIT) => {}
+            },
+            Claim::Partition(partition) => {
+                if let Some(rows) = copy_one(&job, &partition, &mut session).await? {
+                    report.partitions += 1;
+                    report.rows += rows;
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// Copies one partition; `None` if it was taken away or replaced, and others see to it.
+async fn copy_one(
+    job: &Job<'_>,
+    partition: &Partition,
+    session: &mut Option<Session>,
+) -> Result<Option<u64>> {
+    let catalog = &job.environment.catalog;
+    let open = match session.take() {
+        Some(open) => open,
+        None => job.environment.dial(&job.mirror).await?,
+    };
+    match under_lease(job, partition, &open).await {
+        Ok(CopyOutcome::Done { rows, bytes, read_end }) => {
+            *session = Some(open);
+            match catalog.finish_partition(partition, rows, bytes, read_end).await {
+                Ok(()) => {
+                    job.environment
+                        .metrics
+                        .copied_rows
+                        .get_or_create(&Labels::of(&job.copy.mirror))
+                        .inc_by(rows);
+                    Ok(Some(rows))
+                }
+                Err(error) => taken_away(error),
+            }
+        }
+        Ok(CopyOutcome::Rewritten) => {
+            replan(job, partition, &open).await?;
+            *session = Some(open);
+            Ok(None)
+        }
+        // The session may stand in the middle of a COPY: it is closed with its transaction.
+        Err(error) if error.code() == Code::LeaseLost => Ok(None),
+        Err(error) => {
+            // The next who asks gets it at once. If that cannot be written, its lease runs out.
+            let _runs_out = catalog.release_partition(partition).await;
+            Err(error)
+        }
+    }
+}
+
+fn taken_away(error: Error) -> Result<Option<u64>> {
+    if error.code() == Code::LeaseLost { Ok(None) } else { Err(error) }
+}
+
+/// Copies while renewing the lease; what is sent after it ran out is refused by the gate.
+async fn under_lease(job: &Job<'_>, partition: &Partition, session: &Session) -> Result<CopyOutcome> {
+    let begun = Instant::now();
+    // Milliseconds since `begun` until which the lease is held, by our own clock.
+    let held = AtomicU64::new(LEASE.as_millis() as u64);
+    let gate = || (begun.elapsed().as_millis() as u64) < held.load(Ordering::Relaxed);
+    let progress = CopyProgress::default();
+    let range = range(partition);
+    let copying = copy::run(
+        CopyJob {
+            session,
+            sink: &job.destination.clickhouse,
+            plan: &job.plan,
+            partition: &range,
+            version: job.version,
+            id: InsertId {
+                mirror: job.copy.mirror.clone(),
+                attempt: attempt(job.copy.table_id, job.copy.copy_no),
+                table: job.plan.destination.clone(),
+                position: partition.no.to_string(),
+            },
+            limits: CopyLimits::default(),
+            progress: &progress,
+            cancel: &job.cancel,
+        },
+        gate,
+    );
+    let renewing = async {
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            let asked = begun.elapsed();
+            let (rows, bytes) = (progress.rows_read(), progress.bytes_read());
+            match job.environment.catalog.renew_partition(partition, LEASE, rows, bytes).await {
+                Ok(()) => held.store((asked + LEASE).as_millis() as u64, Ordering::Relaxed),
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(error = %error, "the lease of a partition could not be renewed");
+                }
+                Err(error) => return error,
+            }
+        }
+    };
+    tokio::select! {
+        outcome = copying => outcome,
+        error = renewing => Err(error),
+    }
+}
+
+/// Names the inserts of one copy, so that a newer one can end those still running.
+pub(crate) fn attempt(table_id: i64, copy_no: u32) -> String {
+    format!("copy.{table_id}.{copy_no}")
+}
+
+fn range(partition: &Partition) -> Range {
+    // A table has less than 2^32 blocks; the catalog's integers are wider because SQL has no unsigned.
+    let block = |block: u64| u32::try_from(block).unwrap_or(u32::MAX);
+    Range {
+        leaf: partition.range.leaf.clone(),
+        leaf_oid: partition.range.leaf_oid,
+        filenode: partition.range.filenode,
+        first_block: block(partition.range.first_block),
+        end_block: partition.range.end_block.map(block),
+    }
+}
+
+/// The leaf was rewritten, and its rows moved without a change in the log: all of it is read again.
+async fn replan(job: &Job<'_>, partition: &Partition, session: &Session) -> Result<()> {
+    let shape = plan_partitions::shape(session, &job.plan).await?;
+    let leaves: Vec<_> =
+        shape.leaves.into_iter().filter(|leaf| leaf.oid == partition.range.leaf_oid).collect();
+    tracing::info!(leaf = %partition.range.leaf, "the table was rewritten during its copy: it is planned again");
+    let cut = plan_partitions::cut(session, &job.mirror, &leaves, shape.bytes).await?;
+    let (leaf, filenode) = (partition.range.leaf_oid, partition.range.filenode);
+    job.environment.catalog.replan_leaf(job.copy.table_id, job.copy.copy_no, leaf, filenode, &cut).await
+}

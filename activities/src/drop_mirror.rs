@@ -1,0 +1,160 @@
+//! Removes what a mirror made. Each step may be repeated, and finds what is gone already.
+
+#![expect(
+    dead_code,
+    reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_catalog::events::{NewEvent, Severity};
+use millrace_catalog::state::Desired;
+use millrace_replication::clickhouse::InsertId;
+use millrace_replication::postgres::{publication, slot};
+use millrace_terms::{Code, Error, Result};
+use millrace_workflows::contract;
+use millrace_workflows::payload::{DropReport, DropScope, Leftover, MirrorRef, TableCopy};
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+
+use crate::environment::Environment;
+use crate::{alive, failure};
+
+pub(crate) struct Step(pub(crate) Arc<Environment>);
+
+#[activities]
+impl Step {
+    #[activity(definition = contract::BeginDrop)]
+    pub(crate) async fn begin_drop(
+        self: Arc<Self>,
+        _ctx: ActivityContext,
+        mirror: MirrorRef,
+    ) -> Result<DropScope, ActivityError> {
+        begin(&self.0, &mirror.mirror).await.map_err(failure::of)
+    }
+
+    #[activity(definition = contract::DropSource)]
+    pub(crate) async fn drop_source(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        mirror: MirrorRef,
+    ) -> Result<Vec<Leftover>, ActivityError> {
+        alive::interruptible(&ctx, Box::pin(source(&self.0, &mirror.mirror))).await
+    }
+
+    #[activity(definition = contract::DropDestination)]
+    pub(crate) async fn drop_destination(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        mirror: MirrorRef,
+    ) -> Result<Vec<Leftover>, ActivityError> {
+        alive::interruptible(&ctx, Box::pin(destination(&self.0, &mirror.mirror))).await
+    }
+
+    #[activity(definition = contract::ForgetMirror)]
+    pub(crate) async fn forget_mirror(
+        self: Arc<Self>,
+        _ctx: ActivityContext,
+        report: DropReport,
+    ) -> Result<(), ActivityError> {
+        forget(&self.0, &report).await.map_err(failure::of)
+    }
+}
+
+/// Fences: from here on no attempt can write a position, and those that run find out and stop.
+async fn begin(environment: &Environment, name: &str) -> Result<DropScope> {
+    let catalog = &environment.catalog;
+    let mirror = match catalog.get_mirror(name).await {
+        Err(error) if error.code() == Code::MirrorNotFound => return Ok(DropScope::default()),
+        mirror => mirror?,
+    };
+    catalog.set_desired(name, Desired::Dropping, "").await?;
+    for stream in &mirror.streams {
+        catalog.take_lease(name, stream.n, Duration::ZERO).await?;
+    }
+    let copying = mirror.tables.iter().filter(|table| table.copying);
+    Ok(DropScope {
+        streams: mirror.streams.iter().map(|stream| stream.n).collect(),
+        copies: copying
+            .map(|table| TableCopy {
+                mirror: name.to_owned(),
+                table_id: table.id,
+                table: table.source.to_string(),
+                copy_no: table.copy_no,
+            })
+            .collect(),
+    })
+}
+
+async fn source(environment: &Environment, name: &str) -> Result<Vec<Leftover>> {
+    let mirror = match environment.catalog.get_mirror(name).await {
+        Err(error) if error.code() == Code::MirrorNotFound => return Ok(Vec::new()),
+        mirror => mirror?,
+    };
+    let application = environment.catalog.installation().await?.application(name);
+    let session = environment.dial(&mirror).await?;
+    let mut leftovers = Vec::new();
+    let settings = &mirror.spec.settings;
+    for stream in &mirror.streams {
+        // What the user made stays the user's; of ours, one failing keeps none of the others.
+        if settings.slot.is_empty() {
+            let dropped = slot::drop(&session, &stream.slot, &application).await;
+            keep(&mut leftovers, format!("replication slot {}", stream.slot), dropped)?;
+        } else {
+            slot::release(&session, &stream.slot, &application).await?;
+        }
+        if settings.publication.is_empty() {
+            let dropped = publication::drop(&session, &stream.publication, &application).await;
+            keep(&mut leftovers, format!("publication {}", stream.publication), dropped)?;
+        }
+    }
+    Ok(leftovers)
+}
+
+async fn destination(environment: &Environment, name: &str) -> Result<Vec<Leftover>> {
+    let mirror = match environment.catalog.get_mirror(name).await {
+        Err(error) if error.code() == Code::MirrorNotFound => return Ok(Vec::new()),
+        mirror => mirror?,
+    };
+    let destination = environment.destination(&mirror).await?;
+    let clickhouse = &destination.clickhouse;
+    // An insert that is under way would fail anyway; ended, it does not hold up the drop.
+    clickhouse.kill_queries(&InsertId::mirror_prefix(name)).await?;
+    let mut leftovers = Vec::new();
+    for table in &mirror.tables {
+        // Before it was prepared, a table of the name is not ours.
+        if mirror.prepared_at.is_some() {
+            let dropped = clickhouse.drop_table(&table.destination, &destination.cluster).await;
+            let object = format!("table {} of database {}", table.destination, clickhouse.database());
+            keep(&mut leftovers, object, dropped)?;
+        }
+    }
+    Ok(leftovers)
+}
+
+/// Notes what could not be removed. What a retry may mend is retried first.
+fn keep(leftovers: &mut Vec<Leftover>, object: String, dropped: Result<()>) -> Result<()> {
+    match dropped {
+        Ok(()) => Ok(()),
+        Err(error) if error.is_retryable() => Err(error),
+        Err(error) => {
+            leftovers.push(Leftover { object, error });
+            Ok(())
+        }
+    }
+}
+
+async fn forget(environment: &Environment, report: &DropReport) -> Result<()> {
+    let catalog = &environment.catalog;
+    if !catalog.delete_mirror(&report.mirror).await? {
+        return Ok(());
+    }
+    for Leftover { object, error } in &report.leftovers {
+        let error = error.clone().context(format_args!("{object} stays behind"));
+        let error = Error::new(error.code(), error.message())
+            .with_remedy(format!("Remove the {object} by hand, when nobody uses it."));
+        catalog.add_event(&NewEvent::of_error(&report.mirror, Severity::Warning, &error)).await?;
+    }
+    catalog.add_event(&NewEvent::info(&report.mirror, "the mirror was dropped")).await
+}

@@ -1,0 +1,87 @@
+//! What the activities of one process share. I/O rim.
+
+use std::sync::{Arc, Mutex};
+
+use millrace_catalog::Catalog;
+use millrace_catalog::mirrors::Mirror;
+use millrace_catalog::spec::PeerConfig;
+use millrace_replication::clickhouse::Clickhouse;
+use millrace_replication::postgres::{self, Session, SourceConfig};
+use millrace_replication::stream::{MemoryBudget, WORKER_BYTES};
+use millrace_replication::table::TablePlan;
+use millrace_terms::{Code, Error, Result};
+use prometheus_client::registry::Registry;
+
+use crate::metrics::Metrics;
+use crate::peers;
+
+/// What the activities of one process share.
+pub(crate) struct Environment {
+    /// The catalog.
+    pub(crate) catalog: Catalog,
+    /// What this process did.
+    pub(crate) metrics: Metrics,
+    /// The bytes of rows that all streams of this process hold together.
+    pub(crate) memory: Arc<MemoryBudget>,
+}
+
+/// The destination of a mirror.
+pub(crate) struct Destination {
+    /// The server.
+    pub(crate) clickhouse: Clickhouse,
+    /// Name of the cluster for ON CLUSTER; empty for a single server.
+    pub(crate) cluster: String,
+    /// Budget of INSERTs per second.
+    pub(crate) max_inserts_per_second: u32,
+    /// Budget of INSERTs at once.
+    pub(crate) max_concurrent_inserts: u32,
+}
+
+impl Environment {
+    /// Registers the metrics.
+    pub(crate) fn new(catalog: Catalog, registry: &Mutex<Registry>) -> Self {
+        Self { catalog, metrics: Metrics::new(registry), memory: MemoryBudget::new(WORKER_BYTES) }
+    }
+
+    /// How to reach the source of a mirror.
+    pub(crate) async fn source(&self, mirror: &Mirror) -> Result<SourceConfig> {
+        match self.catalog.get_peer(&mirror.spec.source).await?.spec.config {
+            PeerConfig::Postgres(peer) => Ok(peers::source(&peer)),
+            PeerConfig::Clickhouse(_) => Err(peers::wrong_kind(&mirror.spec.source, "source", "PostgreSQL")),
+        }
+    }
+
+    /// A session on the source of a mirror, under the name of its ordinary sessions.
+    pub(crate) async fn dial(&self, mirror: &Mirror) -> Result<Session> {
+        let application = self.catalog.installation().await?.application(mirror.name());
+        postgres::dial(&self.source(mirror).await?, &application).await
+    }
+
+    /// The destination of a mirror, which answers.
+    pub(crate) async fn destination(&self, mirror: &Mirror) -> Result<Destination> {
+        let PeerConfig::Clickhouse(peer) = self.catalog.get_peer(&mirror.spec.destination).await?.spec.config
+        else {
+            return Err(peers::wrong_kind(&mirror.spec.destination, "destination", "ClickHouse"));
+        };
+        Ok(Destination {
+            clickhouse: Clickhouse::connect(&peers::destination(&peer)).await?,
+            cluster: peer.cluster,
+            max_inserts_per_second: peer.max_inserts_per_second,
+            max_concurrent_inserts: peer.max_concurrent_inserts,
+        })
+    }
+
+    /// The frozen plan of a table.
+    pub(crate) async fn plan(&self, table_id: i64) -> Result<TablePlan> {
+        read_plan(table_id, self.catalog.table_plan(table_id).await?)
+    }
+}
+
+/// Reads a frozen plan.
+///
+/// # Errors
+/// INTERNAL for one that this release cannot read: a defect, for releases read what older ones wrote.
+pub(crate) fn read_plan(table_id: i64, plan: serde_json::Value) -> Result<TablePlan> {
+    serde_json::from_value(plan)
+        .map_err(|error| Error::new(Code::Internal, format!("the plan of table {table_id}: {error}")))
+}

@@ -1,0 +1,85 @@
+//! Regular work for all mirrors: slots of quiet databases are moved forward, lag is measured, what
+//! is past its time is deleted.
+
+#![expect(
+    dead_code,
+    reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use millrace_catalog::streams::{SlotMeasure, Stream};
+use millrace_replication::postgres::{from_sql, slot};
+use millrace_terms::Result;
+use millrace_workflows::contract;
+use millrace_workflows::payload::HousekeepingReport;
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+
+use crate::alive;
+use crate::environment::Environment;
+
+/// Sources that are looked at together: one that does not answer must not hold up the others.
+const SOURCES_AT_ONCE: usize = 16;
+
+/// How long one source may take.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A message in the log that nobody reads: it lets the slot of a database go forward in which
+/// nothing is written, while others of the server fill the log.
+const BEAT: &str = "select pg_catalog.pg_logical_emit_message(true, 'millrace', '')";
+
+pub(crate) struct Step(pub(crate) Arc<Environment>);
+
+#[activities]
+impl Step {
+    #[activity(definition = contract::Housekeep)]
+    pub(crate) async fn housekeep(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+    ) -> Result<HousekeepingReport, ActivityError> {
+        alive::interruptible(&ctx, Box::pin(housekeep(&self.0))).await
+    }
+}
+
+async fn housekeep(environment: &Environment) -> Result<HousekeepingReport> {
+    let mut streams = environment.catalog.list_streams().await?;
+    streams.retain(|stream| stream.position.is_some());
+    let mut report = HousekeepingReport { streams: streams.len() as u32, ..HousekeepingReport::default() };
+    let looks = streams.into_iter().map(|stream| look_in_time(environment, stream));
+    let mut looks = stream::iter(looks).buffer_unordered(SOURCES_AT_ONCE);
+    while let Some(reached) = looks.next().await {
+        report.unreachable += u32::from(!reached);
+    }
+    drop(looks);
+    report.expired = environment.catalog.delete_expired().await?;
+    Ok(report)
+}
+
+/// Whether the source could be reached. The stream itself says in its verdict if it could not; a
+/// paused one needs nothing of its source.
+async fn look_in_time(environment: &Environment, stream: Stream) -> bool {
+    match tokio::time::timeout(SOURCE_TIMEOUT, look(environment, &stream)).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::debug!(mirror = %stream.mirror, error = %error, "the source could not be measured");
+            false
+        }
+        Err(_) => false,
+    }
+}
+
+async fn look(environment: &Environment, stream: &Stream) -> Result<()> {
+    let mirror = environment.catalog.get_mirror(&stream.mirror).await?;
+    let session = environment.dial(&mirror).await?;
+    session.execute(BEAT, &[]).await.map_err(|error| from_sql("writing a message into the log", &error))?;
+    let Some(status) = slot::status(&session, &stream.slot).await? else { return Ok(()) };
+    let measure = SlotMeasure {
+        retained_bytes: status.retained_bytes(),
+        status: status.wal_status.clone(),
+        source_wal: status.current,
+    };
+    environment.catalog.record_slot_measure(&stream.mirror, stream.n, &measure).await
+}

@@ -1,0 +1,47 @@
+//! The database and the tables of a mirror.
+
+#![expect(
+    dead_code,
+    reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
+)]
+
+use std::sync::Arc;
+
+use millrace_replication::clickhouse::ddl::Engine;
+use millrace_terms::Result;
+use millrace_workflows::contract;
+use millrace_workflows::payload::MirrorRef;
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+
+use crate::environment::Environment;
+use crate::{alive, check};
+
+pub(crate) struct Step(pub(crate) Arc<Environment>);
+
+#[activities]
+impl Step {
+    #[activity(definition = contract::PrepareDestination)]
+    pub(crate) async fn prepare_destination(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        mirror: MirrorRef,
+    ) -> Result<(), ActivityError> {
+        alive::interruptible(&ctx, Box::pin(prepare(&self.0, &mirror.mirror))).await
+    }
+}
+
+async fn prepare(environment: &Environment, name: &str) -> Result<()> {
+    let mirror = environment.catalog.get_mirror(name).await?;
+    let destination = environment.destination(&mirror).await?;
+    destination.clickhouse.create_database(&destination.cluster).await?;
+    for table in &mirror.tables {
+        let plan = environment.plan(table.id).await?;
+        // Until it is prepared, rows in the table are not ours.
+        if mirror.prepared_at.is_none() {
+            check::refuse_occupied(&destination.clickhouse, &plan).await?;
+        }
+        destination.clickhouse.create_table(&plan, Engine::Replacing, &destination.cluster).await?;
+    }
+    Ok(())
+}

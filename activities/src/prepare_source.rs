@@ -1,0 +1,96 @@
+//! Publication, then slot: in this order, because pgoutput looks the publication up as of the
+//! change that it decodes.
+
+#![expect(
+    dead_code,
+    reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
+)]
+
+use std::sync::Arc;
+
+use millrace_catalog::mirrors::Mirror;
+use millrace_catalog::streams::{SlotFacts, Stream};
+use millrace_replication::postgres::{self, SourceConfig, System, publication, slot};
+use millrace_terms::{Code, Error, Result, TableName};
+use millrace_workflows::contract;
+use millrace_workflows::payload::MirrorRef;
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+
+use crate::alive;
+use crate::environment::Environment;
+
+pub(crate) struct Step(pub(crate) Arc<Environment>);
+
+#[activities]
+impl Step {
+    #[activity(definition = contract::PrepareSource)]
+    pub(crate) async fn prepare_source(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        mirror: MirrorRef,
+    ) -> Result<(), ActivityError> {
+        alive::interruptible(&ctx, Box::pin(prepare(&self.0, &mirror.mirror))).await
+    }
+}
+
+async fn prepare(environment: &Environment, name: &str) -> Result<()> {
+    let mirror = environment.catalog.get_mirror(name).await?;
+    let source = environment.source(&mirror).await?;
+    let application = environment.catalog.installation().await?.application(name);
+    let system = postgres::identify(&source, &application).await?;
+    for stream in &mirror.streams {
+        same_system(stream, &system)?;
+        publish(&source, &application, &mirror, stream).await?;
+        let position = begin(&source, &application, &mirror, stream).await?;
+        let facts = SlotFacts { system_id: system.id.clone(), timeline: system.timeline, position };
+        environment.catalog.record_slot(name, stream.n, &facts).await?;
+    }
+    Ok(())
+}
+
+/// Refuses a source that is another cluster, or another history of it, than the stream was made for.
+///
+/// # Errors
+/// SOURCE_TIMELINE.
+pub(crate) fn same_system(stream: &Stream, system: &System) -> Result<()> {
+    let (Some(id), Some(timeline)) = (&stream.system_id, stream.timeline) else { return Ok(()) };
+    if *id == system.id && timeline == system.timeline {
+        return Ok(());
+    }
+    let text = format!(
+        "the source is system {} on timeline {}, the mirror was made for system {id} on timeline {timeline}",
+        system.id, system.timeline
+    );
+    Err(Error::new(Code::SourceTimeline, text).with("mirror", &stream.mirror))
+}
+
+async fn publish(source: &SourceConfig, application: &str, mirror: &Mirror, stream: &Stream) -> Result<()> {
+    let session = postgres::dial(source, application).await?;
+    let tables: Vec<TableName> = mirror
+        .tables
+        .iter()
+        .filter(|table| table.stream == stream.n)
+        .map(|table| table.source.clone())
+        .collect();
+    if mirror.spec.settings.publication.is_empty() {
+        // The mark in the publication's comment is what our sessions are called.
+        publication::ensure(&session, &stream.publication, application, &tables).await.map(drop)
+    } else {
+        publication::verify(&session, &stream.publication, &tables).await
+    }
+}
+
+/// Where the stream begins. A slot that was there once is never made anew: changes would be missing.
+async fn begin(
+    source: &SourceConfig,
+    application: &str,
+    mirror: &Mirror,
+    stream: &Stream,
+) -> Result<millrace_terms::Lsn> {
+    if stream.position.is_none() && mirror.spec.settings.slot.is_empty() {
+        return Ok(slot::ensure(source, application, &stream.slot).await?.position);
+    }
+    let session = postgres::dial(source, application).await?;
+    slot::verify(&session, &stream.slot).await
+}

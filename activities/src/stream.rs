@@ -1,0 +1,233 @@
+//! The stream: changes from the slot into the destination, for as long as there are any.
+//!
+//! - this file: the attempt. It takes the lease, ends what is left of older attempts, and runs.
+//! - `lease`: renews the lease, and tells the data plane until when it holds.
+//! - `ledger`: writes down what the data plane reports, in its order.
+
+#![expect(
+    dead_code,
+    reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
+)]
+
+mod lease;
+mod ledger;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_catalog::events::{NewEvent, Severity};
+use millrace_catalog::mirrors::Mirror;
+use millrace_catalog::state::Verdict;
+use millrace_catalog::streams::Stream;
+use millrace_replication::clickhouse::InsertId;
+use millrace_replication::postgres::{self, slot};
+use millrace_replication::stream::{self, Limits, StreamConfig, StreamHandle, StreamTable};
+use millrace_terms::{Code, Error, Lsn, Result};
+use millrace_workflows::payload::{StreamEnd, StreamRef};
+use millrace_workflows::{MirrorWorkflow, contract, ids};
+use temporalio_client::{Client, WorkflowHandle, WorkflowSignalOptions};
+use temporalio_common::HasWorkflowDefinition;
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::environment::{Destination, Environment, read_plan};
+use crate::prepare_source::same_system;
+use crate::{alive, failure};
+use ledger::Ledger;
+
+/// How long the lease holds without a renewal: how long the catalog may be away before the stream
+/// stops. A new attempt does not wait for it; only physical deletes do.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+
+/// Reports that wait to be written down. The data plane waits when there are more.
+const REPORTS: usize = 256;
+
+pub(crate) struct Step(pub(crate) Arc<Environment>);
+
+#[activities]
+impl Step {
+    #[activity(definition = contract::Stream)]
+    pub(crate) async fn stream(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        stream: StreamRef,
+    ) -> Result<StreamEnd, ActivityError> {
+        // The mirror looks into the catalog when a table's state changed.
+        let mirror = ctx.client().get_workflow_handle(ids::mirror(&stream.mirror));
+        let ended =
+            alive::draining(&ctx, |cancel| Box::pin(attempt_to_stream(&self.0, &stream, cancel, mirror)))
+                .await;
+        match ended {
+            // Also on a worker's shutdown: the server gives it to another worker then.
+            _ if ctx.is_cancelled() => Err(ActivityError::cancelled()),
+            Ok(position) => Ok(StreamEnd { position }),
+            Err(error) => {
+                stalled(&self.0, &stream, &error).await;
+                Err(failure::of_leased(error))
+            }
+        }
+    }
+}
+
+/// The mirror's workflow. By the type of its run: the workflow's own is no `Send`.
+type MirrorHandle = WorkflowHandle<Client, <MirrorWorkflow as HasWorkflowDefinition>::Run>;
+
+/// Has the mirror look into the catalog whenever the state of a table changed.
+async fn tell(mirror: &MirrorHandle, changed: &Notify) -> Infallible {
+    loop {
+        changed.notified().await;
+        let options = WorkflowSignalOptions::default();
+        if let Err(error) = mirror.signal(MirrorWorkflow::catalog_changed, (), options).await {
+            // What the mirror's workflow shows is late then; the catalog is right.
+            tracing::debug!(error = %error, "the mirror could not be told of a change");
+        }
+    }
+}
+
+/// Names the inserts of one attempt, so that a later one can end those still running.
+pub(crate) fn attempt(stream: u32, lease: i64) -> String {
+    format!("{stream}.{lease}")
+}
+
+async fn attempt_to_stream(
+    environment: &Environment,
+    stream: &StreamRef,
+    cancel: CancellationToken,
+    workflow: MirrorHandle,
+) -> Result<Lsn> {
+    let catalog = &environment.catalog;
+    let mirror = catalog.get_mirror(&stream.mirror).await?;
+    let taken = Instant::now();
+    let lease = catalog.take_lease(&stream.mirror, stream.stream, LEASE).await?.number;
+    let destination = environment.destination(&mirror).await?;
+    let config = configure(environment, &mirror, stream, lease, &destination).await?;
+
+    let (start, mirror_name) = (config.start, stream.mirror.clone());
+    let written_below = catalog.get_stream(&mirror_name, stream.stream).await?.written_below;
+    let (reports, incoming) = mpsc::channel(REPORTS);
+    let (confirm, confirmed) = watch::channel(start);
+    let (hold, lease_deadline) = watch::channel(taken + LEASE);
+    let running = cancel.child_token();
+    let handle = StreamHandle { reports, confirmed, lease_deadline, cancel: running.clone() };
+
+    let changed = Notify::new();
+    let mut ledger = Ledger::new(environment, stream, lease, start, written_below, confirm, &changed);
+    // Before the first row beyond it is sent.
+    ledger.announce(start).await?;
+    tracing::info!(mirror = %mirror_name, stream = stream.stream, lease, position = %start, "the stream begins");
+    // A task of its own: decoding must not wait for the catalog, nor the catalog for decoding.
+    let run = AbortOnDropHandle::new(tokio::spawn(stream::run(config, handle)));
+    let work = async {
+        let kept = ledger.keep(incoming).await;
+        if kept.is_err() {
+            running.cancel();
+        }
+        kept
+    };
+    let (kept, ended) = tokio::select! {
+        both = async { tokio::join!(work, run) } => both,
+        error = lease::renew(environment, stream, lease, hold) => return Err(error),
+        never = tell(&workflow, &changed) => match never {},
+    };
+    let ended = ended.map_err(|panic| Error::new(Code::Internal, format!("the stream panicked: {panic}")))?;
+    kept?;
+    let position = ended?;
+    catalog.release_lease(&mirror_name, stream.stream, lease).await?;
+    tracing::info!(mirror = %mirror_name, stream = stream.stream, lease, %position, "the stream ended");
+    Ok(position)
+}
+
+/// Looks at the source, ends what is left of older attempts, and gathers what the stream needs.
+async fn configure(
+    environment: &Environment,
+    mirror: &Mirror,
+    stream: &StreamRef,
+    lease: i64,
+    destination: &Destination,
+) -> Result<StreamConfig> {
+    let catalog = &environment.catalog;
+    let row = catalog.get_stream(&stream.mirror, stream.stream).await?;
+    let source = environment.source(mirror).await?;
+    let application = catalog.installation().await?.stream_application(&stream.mirror, stream.stream, lease);
+    same_system(&row, &postgres::identify(&source, &application).await?)?;
+
+    let session = postgres::dial(&source, &application).await?;
+    let slot = slot::verify(&session, &row.slot).await?;
+    slot::release(&session, &row.slot, &application).await?;
+    if lease > 1 {
+        let older = InsertId::attempt_prefix(&stream.mirror, &attempt(stream.stream, lease - 1));
+        destination.clickhouse.kill_queries(&older).await?;
+    }
+    let start = begin(&row, slot)?;
+    Ok(StreamConfig {
+        source,
+        sink: destination.clickhouse.clone(),
+        cluster: destination.cluster.clone(),
+        mirror: stream.mirror.clone(),
+        attempt: attempt(stream.stream, lease),
+        slot: row.slot.clone(),
+        publication: row.publication.clone(),
+        application,
+        base: row.base,
+        start,
+        tables: tables(environment, mirror, stream).await?,
+        limits: limits(mirror, destination),
+        memory: environment.memory.clone(),
+        binary: true,
+    })
+}
+
+/// The position in the catalog, if the slot still holds everything behind it.
+fn begin(row: &Stream, slot: Lsn) -> Result<Lsn> {
+    let start = row.position.ok_or_else(|| Error::new(Code::Internal, "the stream was not prepared"))?;
+    if slot <= start {
+        return Ok(start);
+    }
+    // Only what is in the catalog is ever acknowledged: somebody else has moved the slot.
+    let text = format!("slot {} was moved to {slot}, beyond the stream's position {start}", row.slot);
+    Err(Error::new(Code::SlotLost, text).with("slot", &row.slot))
+}
+
+async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) -> Result<Vec<StreamTable>> {
+    let plans = environment.catalog.stream_plans(&stream.mirror, stream.stream).await?;
+    let mut tables = Vec::with_capacity(plans.len());
+    for (id, plan) in plans {
+        let Some(table) = mirror.tables.iter().find(|table| table.id == id) else { continue };
+        if table.state.is_streamed() {
+            tables.push(StreamTable { id, plan: Arc::new(read_plan(id, plan)?), floor: table.floor });
+        }
+    }
+    Ok(tables)
+}
+
+fn limits(mirror: &Mirror, destination: &Destination) -> Limits {
+    let flush = &mirror.spec.settings.flush;
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Limits {
+        min_interval: Duration::from_millis(flush.min_interval_ms),
+        max_rows: size(flush.max_rows),
+        max_bytes: size(flush.max_bytes),
+        max_in_flight: size(u64::from(flush.max_in_flight)),
+        max_inserts_per_second: destination.max_inserts_per_second,
+        max_concurrent_inserts: size(u64::from(destination.max_concurrent_inserts)),
+    }
+}
+
+/// Says in the catalog why nothing is streamed, until the next attempt says otherwise.
+async fn stalled(environment: &Environment, stream: &StreamRef, error: &Error) {
+    if error.code() == Code::LeaseLost {
+        return;
+    }
+    let catalog = &environment.catalog;
+    let verdict = catalog.set_verdict(&stream.mirror, stream.stream, Verdict::Stalled, Some(error)).await;
+    let event = NewEvent::of_error(&stream.mirror, Severity::Warning, error);
+    if let Err(error) = verdict.and(catalog.add_event(&event).await) {
+        // The attempt fails with its own error; this one adds nothing to it.
+        tracing::debug!(error = %error, "the reason could not be written down");
+    }
+}

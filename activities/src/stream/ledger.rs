@@ -1,0 +1,266 @@
+//! Writes down what a running stream reports, in its order: what a position leaves out is stored
+//! before that position is. Only a stored position is confirmed to the source.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use millrace_catalog::batches::NewBatch;
+use millrace_catalog::events::{NewEvent, Severity};
+use millrace_catalog::state::Verdict;
+use millrace_catalog::streams::Progress;
+use millrace_catalog::tables::TableChanges;
+use millrace_replication::stream::Report;
+use millrace_terms::{Code, Error, Lsn, Result};
+use millrace_workflows::payload::StreamRef;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::environment::Environment;
+use crate::metrics::Labels;
+
+/// Time between two writes of the position. Repeats are harmless, and the catalog has others to
+/// serve.
+const POSITION_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Time that one row of `batches` stands for, and between two looks at the stream's health.
+const BATCH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Steps in which it is announced how far rows may have been written: one statement for a GiB of log.
+const ANNOUNCE_STEP: u64 = 1 << 30;
+
+/// Pause before a write that could not be done is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What was reported and is not written down yet.
+pub(super) struct Ledger<'a> {
+    environment: &'a Environment,
+    stream: &'a StreamRef,
+    lease: i64,
+    confirm: watch::Sender<Lsn>,
+    /// Notified when the state of a table changed.
+    changed: &'a Notify,
+    progress: Progress,
+    /// What the catalog has of it.
+    written: Progress,
+    written_below: Lsn,
+    changes: BTreeMap<i64, TableChanges>,
+    batch: NewBatch,
+    batch_begun: Instant,
+    verdict: Option<Verdict>,
+    /// Why an insert is being tried again; none when one succeeded since.
+    waiting: Option<Error>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(super) fn new(
+        environment: &'a Environment,
+        stream: &'a StreamRef,
+        lease: i64,
+        start: Lsn,
+        written_below: Lsn,
+        confirm: watch::Sender<Lsn>,
+        changed: &'a Notify,
+    ) -> Self {
+        let progress = Progress { position: start, last_commit_at: None, source_wal: None };
+        Self {
+            environment,
+            stream,
+            lease,
+            confirm,
+            changed,
+            progress,
+            written: progress,
+            written_below,
+            changes: BTreeMap::new(),
+            batch: NewBatch::default(),
+            batch_begun: Instant::now(),
+            verdict: None,
+            waiting: None,
+        }
+    }
+
+    /// Writes down everything until the stream has ended, its last position included.
+    ///
+    /// # Errors
+    /// LEASE_LOST, or what else a retry cannot mend.
+    pub(super) async fn keep(&mut self, mut reports: mpsc::Receiver<Report>) -> Result<()> {
+        let mut tick = tokio::time::interval(POSITION_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                report = reports.recv() => match report {
+                    Some(report) => self.take(report).await?,
+                    None => break,
+                },
+                _ = tick.tick() => self.write().await?,
+            }
+        }
+        self.write().await?;
+        self.write_batch().await
+    }
+
+    async fn take(&mut self, report: Report) -> Result<()> {
+        match report {
+            Report::Position { lsn, committed_at } => {
+                self.progress.position = self.progress.position.max(lsn);
+                self.progress.last_commit_at = committed_at.and_then(time).or(self.progress.last_commit_at);
+            }
+            Report::WalEnd { lsn, .. } => {
+                self.progress.source_wal = Some(lsn);
+                self.announce(lsn).await?;
+            }
+            Report::TableFailed { id, error } => self.table_failed(id, &error).await?,
+            Report::Floor { id, version } => {
+                let catalog = &self.environment.catalog;
+                until_stored(|| catalog.raise_floor(id, version)).await?;
+            }
+            Report::Flushed { id, counts, bytes, took } => {
+                let changes =
+                    self.changes.entry(id).or_insert(TableChanges { table_id: id, ..Default::default() });
+                changes.inserts += counts.inserts;
+                changes.updates += counts.updates;
+                changes.deletes += counts.deletes;
+                changes.bytes += bytes;
+                self.batch.flushes += 1;
+                self.batch.took_ms += u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                self.waiting = None;
+            }
+            Report::Waiting { error, .. } => self.waiting = Some(error),
+        }
+        Ok(())
+    }
+
+    /// Announces that rows up to a step beyond `lsn` may be sent from now on.
+    pub(super) async fn announce(&mut self, lsn: Lsn) -> Result<()> {
+        // Half a step ahead, so that it is written before it is needed.
+        if lsn.0.saturating_add(ANNOUNCE_STEP / 2) < self.written_below.0 {
+            return Ok(());
+        }
+        let (catalog, StreamRef { mirror, stream }, lease) =
+            (&self.environment.catalog, self.stream, self.lease);
+        let below = Lsn(lsn.0.saturating_add(ANNOUNCE_STEP));
+        until_stored(|| catalog.raise_written_below(mirror, *stream, lease, below)).await?;
+        self.written_below = below;
+        Ok(())
+    }
+
+    async fn table_failed(&mut self, id: i64, error: &Error) -> Result<()> {
+        let catalog = &self.environment.catalog;
+        match until_stored(|| catalog.set_table_error(id, error)).await {
+            // Dropped meanwhile: it has no state any more.
+            Err(error) if matches!(error.code(), Code::MirrorState | Code::TableNotFound) => {}
+            stored => stored?,
+        }
+        let event = NewEvent::of_error(&self.stream.mirror, Severity::Error, error);
+        let event = match error.metadata().get("table") {
+            Some(table) => event.on_table(table),
+            None => event,
+        };
+        until_stored(|| catalog.add_event(&event)).await?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Writes position and figures. What cannot be written now is written the next time: if the
+    /// catalog stays away, the lease runs out, and that ends the stream.
+    async fn write(&mut self) -> Result<()> {
+        if self.progress != self.written {
+            let (catalog, StreamRef { mirror, stream }) = (&self.environment.catalog, self.stream);
+            match catalog.advance_position(mirror, *stream, self.lease, &self.progress).await {
+                Ok(()) => {
+                    self.written = self.progress;
+                    self.confirm.send_replace(self.progress.position);
+                    self.measure();
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::warn!(error = %error, %mirror, "the position could not be written");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.write_changes().await;
+        if self.batch_begun.elapsed() >= BATCH_INTERVAL {
+            self.write_batch().await?;
+        }
+        Ok(())
+    }
+
+    fn measure(&self) {
+        let labels = Labels::of(&self.stream.mirror);
+        let lag = self.progress.source_wal.map_or(0, |wal| wal.bytes_since(self.progress.position));
+        let lag = i64::try_from(lag).unwrap_or(i64::MAX);
+        self.environment.metrics.lag_bytes.get_or_create(&labels).set(lag);
+    }
+
+    async fn write_changes(&mut self) {
+        if self.changes.is_empty() {
+            return;
+        }
+        let changes: Vec<TableChanges> = self.changes.values().copied().collect();
+        if let Err(error) = self.environment.catalog.add_changes(&changes).await {
+            // They stay, and are written with the next.
+            tracing::debug!(error = %error, "figures of tables could not be written");
+            return;
+        }
+        self.changes.clear();
+        let labels = Labels::of(&self.stream.mirror);
+        let metrics = &self.environment.metrics;
+        for change in &changes {
+            let rows = change.inserts + change.updates + change.deletes;
+            self.batch.inserts += change.inserts;
+            self.batch.updates += change.updates;
+            self.batch.deletes += change.deletes;
+            self.batch.bytes += change.bytes;
+            metrics.streamed_rows.get_or_create(&labels).inc_by(rows);
+            metrics.streamed_bytes.get_or_create(&labels).inc_by(change.bytes);
+        }
+    }
+
+    /// Ends the period: its row of figures, and the stream's health.
+    async fn write_batch(&mut self) -> Result<()> {
+        let catalog = &self.environment.catalog;
+        let StreamRef { mirror, stream } = self.stream;
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_begun = Instant::now();
+        let (verdict, reason) = match &self.waiting {
+            Some(error) => (Verdict::Stalled, Some(error)),
+            None if batch.flushes > 0 => (Verdict::Healthy, None),
+            None => (Verdict::Idle, None),
+        };
+        if batch.flushes > 0 {
+            self.environment.metrics.flushes.get_or_create(&Labels::of(mirror)).inc_by(batch.flushes);
+            let batch = NewBatch { position: Some(self.written.position), ..batch };
+            if let Err(error) = catalog.add_batch(mirror, *stream, &batch).await {
+                tracing::debug!(error = %error, "the figures of a period could not be written");
+            }
+        }
+        if self.verdict != Some(verdict) || reason.is_some() {
+            match catalog.set_verdict(mirror, *stream, verdict, reason).await {
+                Ok(()) => self.verdict = Some(verdict),
+                Err(error) if error.is_retryable() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tries until it is stored. If the catalog stays away, the lease runs out, and that ends the stream.
+async fn until_stored<F: Future<Output = Result<()>>>(mut store: impl FnMut() -> F) -> Result<()> {
+    loop {
+        match store().await {
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(error = %error, "what the stream reports could not be stored");
+                tokio::time::sleep(RETRY).await;
+            }
+            stored => return stored,
+        }
+    }
+}
+
+/// Microseconds since 1970 as a time; none for one that does not exist.
+fn time(micros: i64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(micros).ok()
+}

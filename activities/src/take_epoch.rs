@@ -1,0 +1,82 @@
+//! The position that separates a table's copy from its stream.
+
+#![expect(
+    dead_code,
+    reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
+)]
+
+use std::sync::Arc;
+
+use millrace_replication::postgres::epoch::{self, Blocker};
+use millrace_terms::{Lsn, Result};
+use millrace_workflows::contract;
+use millrace_workflows::payload::TableCopy;
+use temporalio_macros::activities;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::alive;
+use crate::environment::Environment;
+
+pub(crate) struct Step(pub(crate) Arc<Environment>);
+
+#[activities]
+impl Step {
+    #[activity(definition = contract::TakeEpoch)]
+    pub(crate) async fn take_epoch(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        copy: TableCopy,
+    ) -> Result<Lsn, ActivityError> {
+        alive::draining(&ctx, |cancel| Box::pin(take(&self.0, &copy, cancel)))
+            .await
+            .map_err(|error| alive::ended(&ctx, error))
+    }
+}
+
+async fn take(environment: &Environment, copy: &TableCopy, cancel: CancellationToken) -> Result<Lsn> {
+    let catalog = &environment.catalog;
+    // A copy that has an epoch keeps it: rows may have been written with it.
+    if let Some(epoch) = catalog.copy_state(copy.table_id, copy.copy_no).await?.epoch {
+        return Ok(epoch);
+    }
+    let mirror = catalog.get_mirror(&copy.mirror).await?;
+    let session = environment.dial(&mirror).await?;
+    let (blocked, blockers) = watch::channel(None);
+    let taken = epoch::take(&session, &cancel, |blockers| {
+        blocked.send_replace(words(blockers));
+    });
+    let epoch = tokio::select! {
+        epoch = taken => epoch?,
+        error = tell(environment, copy, blockers) => return Err(error),
+    };
+    catalog.record_epoch(copy.table_id, copy.copy_no, epoch.0).await
+}
+
+/// Writes down who holds the copy back, whenever that changes; ends only by an error.
+async fn tell(
+    environment: &Environment,
+    copy: &TableCopy,
+    mut blockers: watch::Receiver<Option<String>>,
+) -> millrace_terms::Error {
+    loop {
+        if blockers.changed().await.is_err() {
+            // The epoch is taken, and this future about to be dropped.
+            std::future::pending::<()>().await;
+        }
+        let whom = blockers.borrow_and_update().clone();
+        let written = environment.catalog.set_blocked_by(copy.table_id, copy.copy_no, whom.as_deref()).await;
+        match written {
+            Err(error) if !error.is_retryable() => return error,
+            // What is shown is late then; the wait itself goes on.
+            Err(error) => tracing::debug!(error = %error, "who blocks the copy could not be written down"),
+            Ok(()) => {}
+        }
+    }
+}
+
+fn words(blockers: &[Blocker]) -> Option<String> {
+    let words: Vec<String> = blockers.iter().map(Blocker::to_string).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
