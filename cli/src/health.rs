@@ -47,6 +47,13 @@ pub async fn run(arguments: HealthArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Whether the URL answers with 2xx within 3 s.
+pub(crate) async fn is_well(url: &str) -> bool {
+    let Ok((authority, path)) = split(url) else { return false };
+    let answer = tokio::time::timeout(ANSWER_MAX, get(authority, path)).await;
+    matches!(answer, Ok(Ok(answer)) if status(&answer).is_some_and(|status| (200..=299).contains(&status)))
+}
+
 async fn get(authority: &str, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(authority).await?;
     // HTTP/1.0: the answer ends with the connection, and no part of it is chunked.

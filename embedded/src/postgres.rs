@@ -31,8 +31,10 @@ pub const USER: &str = "millrace";
 
 /// Longest wait for a start. Recovery after a crash replays the log first.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Longest wait for a stop by SIGINT, which ends all sessions and writes a checkpoint.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// What stops a cluster in order: it ends all sessions and writes a checkpoint.
+pub const STOP_SIGNAL: Signal = Signal::SIGINT;
+/// Longest wait for that.
+pub const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before a start is repeated.
 const START_AGAIN: Duration = Duration::from_millis(200);
 /// Where root keeps clusters whose own place PostgreSQL's user could not reach.
@@ -139,7 +141,7 @@ impl Cluster {
             let mut process = Process::spawn(server(binaries, settings, &data, account))?;
             let port = settings.port;
             let limit = deadline.saturating_duration_since(Instant::now());
-            match process.ready(limit, async || accepts(port).await).await {
+            match process.ready(limit, || accepts(port)).await {
                 Ok(()) => return Ok(Self { process }),
                 // The backends of a killed server hold its memory until they notice.
                 Err(_) if process.log_tail().contains("still in use") && Instant::now() < deadline => {
@@ -157,7 +159,12 @@ impl Cluster {
 
     /// Stops it in order: sessions are ended, and a checkpoint is written.
     pub async fn stop(&mut self) -> bool {
-        self.process.stop(Signal::SIGINT, STOP_LIMIT).await
+        self.process.stop(STOP_SIGNAL, STOP_LIMIT).await
+    }
+
+    /// The process, for one who keeps several alike.
+    pub fn into_process(self) -> Process {
+        self.process
     }
 }
 

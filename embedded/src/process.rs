@@ -37,8 +37,8 @@ pub struct Spec {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// Environment variables on top of our own.
-    pub env: BTreeMap<String, OsString>,
+    /// Environment variables on top of our own; `None` hides one of ours.
+    pub env: BTreeMap<String, Option<OsString>>,
     /// Where its stdout and stderr are appended to.
     pub log: PathBuf,
     /// The user to become, if not our own.
@@ -71,14 +71,27 @@ impl Spec {
     /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
-        self.env.insert(name.to_owned(), value.into());
+        self.env.insert(name.to_owned(), Some(value.into()));
+        self
+    }
+
+    /// Hides an environment variable of ours.
+    #[must_use]
+    pub fn hide(mut self, name: &str) -> Self {
+        self.env.insert(name.to_owned(), None);
         self
     }
 
     fn command(&self) -> std::io::Result<Command> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.program);
-        command.args(&self.args).envs(&self.env).stdin(Stdio::null());
+        command.args(&self.args).stdin(Stdio::null());
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         command.stdout(log.try_clone()?).stderr(log);
         // A group of its own: Ctrl-C on the terminal reaches only the parent, which stops its
         // children in the right order.
@@ -211,11 +224,10 @@ impl Process {
     ///
     /// # Errors
     /// EMBEDDED_UNAVAILABLE with the end of its log if it ends, or is not ready within `limit`.
-    pub async fn ready(
-        &mut self,
-        limit: Duration,
-        mut probe: impl AsyncFnMut() -> bool,
-    ) -> Result<(), Error> {
+    pub async fn ready<P>(&mut self, limit: Duration, mut probe: impl FnMut() -> P) -> Result<(), Error>
+    where
+        P: Future<Output = bool>,
+    {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.ended() {
@@ -275,7 +287,7 @@ mod tests {
     async fn a_process_that_ends_early_is_an_error_with_its_last_words() {
         let dir = tempfile::tempdir().unwrap();
         let mut process = Process::spawn(shell(dir.path(), "echo no such luck; exit 3")).unwrap();
-        let error = process.ready(Duration::from_secs(10), async || false).await.unwrap_err();
+        let error = process.ready(Duration::from_secs(10), || std::future::ready(false)).await.unwrap_err();
         assert!(error.message().contains("no such luck"), "{error}");
         assert!(error.remedy().contains("log"));
     }
@@ -287,7 +299,7 @@ mod tests {
         let mut process = Process::spawn(shell(dir.path(), deaf)).unwrap();
         let log = dir.path().join("log");
         process
-            .ready(Duration::from_secs(10), async || tail(&log, 0).is_ok_and(|t| t == "up"))
+            .ready(Duration::from_secs(10), || std::future::ready(tail(&log, 0).is_ok_and(|t| t == "up")))
             .await
             .unwrap();
         assert!(!process.stop(Signal::SIGTERM, Duration::from_millis(100)).await);

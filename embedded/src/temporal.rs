@@ -26,8 +26,10 @@ pub const NAMESPACE: &str = "default";
 
 /// Longest wait for a start: the first one makes the database.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Longest wait for a stop by SIGTERM.
-const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// What stops the server in order.
+pub const STOP_SIGNAL: Signal = Signal::SIGTERM;
+/// Longest wait for that.
+pub const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// Longest wait for one probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// Characters of the compiler's output that an error quotes.
@@ -139,7 +141,7 @@ impl Server {
     pub async fn start(program: &Path, settings: &Settings) -> Result<Self, Error> {
         let mut process = Process::spawn(server(program, settings))?;
         let address = format!("127.0.0.1:{}", settings.port);
-        process.ready(START_LIMIT, async || answers(program, &address).await).await?;
+        process.ready(START_LIMIT, || answers(program, &address)).await?;
         Ok(Self { process })
     }
 
@@ -150,7 +152,12 @@ impl Server {
 
     /// Stops it in order.
     pub async fn stop(&mut self) -> bool {
-        self.process.stop(Signal::SIGTERM, STOP_LIMIT).await
+        self.process.stop(STOP_SIGNAL, STOP_LIMIT).await
+    }
+
+    /// The process, for one who keeps several alike.
+    pub fn into_process(self) -> Process {
+        self.process
     }
 }
 
