@@ -9,6 +9,9 @@ use millrace_terms::{Code, Error};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
+/// What processes log: the steps of these two libraries at `info` are ours to tell, not theirs.
+const PROCESS_FILTER: &str = "info,refinery_core=warn,tokio_postgres=warn";
+
 /// How logs are written.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
@@ -45,7 +48,7 @@ pub enum Speaker {
 /// INVALID_ARGUMENT if the filter cannot be read.
 pub fn start(arguments: &LogArguments, speaker: Speaker) -> Result<(), Error> {
     let filter = arguments.log.as_deref().unwrap_or(match speaker {
-        Speaker::Process => "info",
+        Speaker::Process => PROCESS_FILTER,
         Speaker::Command => "warn",
     });
     let filter = EnvFilter::try_new(filter).map_err(|error| {

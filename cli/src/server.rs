@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use millrace_terms::{Code, Error};
 
 use crate::settings::{CatalogUrl, SecretKeys, Temporal};
+use crate::signals;
 
 /// Arguments of `millrace server`.
 #[derive(Debug, Args)]
@@ -33,7 +33,18 @@ pub struct ServerArguments {
 /// Runs the server until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What `millrace_server::run` fails with.
-pub async fn run(_arguments: ServerArguments) -> anyhow::Result<ExitCode> {
-    Err(Error::new(Code::Unimplemented, "`millrace server` is not built yet").into())
+/// What waiting cannot mend: an address in use, malformed settings, a catalog older than needed.
+pub async fn run(arguments: ServerArguments) -> anyhow::Result<ExitCode> {
+    let config = millrace_server::Config {
+        catalog_url: arguments.catalog.resolve()?,
+        secret_keys: arguments.keys.resolve()?,
+        temporal_address: arguments.temporal.temporal_address,
+        temporal_namespace: arguments.temporal.temporal_namespace,
+        queue_prefix: arguments.temporal.queue_prefix,
+        grpc_listen: arguments.grpc_listen,
+        http_listen: arguments.http_listen,
+        metrics_listen: arguments.metrics_listen,
+    };
+    millrace_server::run(config, signals::shutdown()?).await?;
+    Ok(ExitCode::SUCCESS)
 }
