@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use millrace_catalog::drafts::{Check, CheckReport, CheckStatus, CheckedColumn, CheckedTable, Draft};
-use millrace_catalog::spec::{MirrorSpec, PeerConfig, PeerSpec, TableSpec};
+use millrace_catalog::spec::{self as asked, MirrorSpec, PeerConfig, PeerSpec, TableSpec};
 use millrace_replication::check as found;
 use millrace_replication::clickhouse::ddl::Engine;
 use millrace_replication::clickhouse::{
@@ -20,6 +20,7 @@ use millrace_replication::postgres::describe::{self, TableShape};
 use millrace_replication::postgres::plan::{self, ColumnOptions, Options};
 use millrace_replication::postgres::{Session, SourceConfig, publication};
 use millrace_replication::table::{OwnColumns, TablePlan};
+use millrace_replication::types::OnUnrepresentable;
 use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::contract;
 use millrace_workflows::payload::CheckInput;
@@ -161,6 +162,11 @@ fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
         columns: spec.columns.iter().map(|(name, asked)| (name.clone(), column(asked))).collect(),
         order_by: spec.order_by.clone(),
         partition_by: spec.partition_by.clone(),
+        on_unrepresentable: match mirror.settings.on_unrepresentable {
+            asked::OnUnrepresentable::Error => OnUnrepresentable::Error,
+            asked::OnUnrepresentable::Null => OnUnrepresentable::Null,
+            asked::OnUnrepresentable::String => OnUnrepresentable::String,
+        },
         own: OwnColumns {
             version: own.version.clone(),
             is_deleted: own.is_deleted.clone(),

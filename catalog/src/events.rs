@@ -6,48 +6,23 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use millrace_terms::{Error, Result};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
 use crate::connection::Catalog;
 use crate::page::{Page, PageRequest};
 use crate::sql::{self, Columns};
+use crate::state::words;
 
-/// How much an event matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// As it should be.
-    Info,
-    /// It goes on, but somebody should look.
-    Warning,
-    /// Something stopped.
-    Error,
-}
-
-impl Severity {
-    /// The word that is stored.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Severity::Info => "INFO",
-            Severity::Warning => "WARNING",
-            Severity::Error => "ERROR",
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Severity {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        [Severity::Info, Severity::Warning, Severity::Error]
-            .into_iter()
-            .find(|severity| severity.as_str() == text)
-            .ok_or(())
+words! {
+    /// How much an event matters.
+    Severity {
+        /// As it should be.
+        Info = "INFO",
+        /// It goes on, but somebody should look.
+        Warning = "WARNING",
+        /// Something stopped.
+        Error = "ERROR",
     }
 }
 

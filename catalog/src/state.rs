@@ -59,6 +59,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// The state of one table of a mirror.
     TableState {

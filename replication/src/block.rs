@@ -42,6 +42,12 @@ impl Block {
         Self { plan, columns, versions: Vec::new(), deleted: Vec::new(), rows: 0, bytes: 0 }
     }
 
+    /// Values of the complete rows, elements of arrays included, that became NULL because ClickHouse
+    /// cannot hold them (`on_unrepresentable: null`). Begins anew with [`Block::clear`].
+    pub fn nulled(&self) -> usize {
+        self.columns.iter().map(Column::nulled).sum()
+    }
+
     /// The plan that the block was made for.
     pub fn plan(&self) -> &Arc<TablePlan> {
         &self.plan

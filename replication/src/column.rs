@@ -1,7 +1,8 @@
 //! One column under construction: its bytes as ClickHouse's `Native` format has them. Pure.
 
 use crate::types::{
-    Conversion, Fault, Field, TimeRange, binary_elements, push_default, push_scalar, text_elements,
+    Conversion, Event, Fault, Field, TimeRange, binary_elements, push_default, push_scalar, push_vector,
+    text_elements,
 };
 
 /// A column's buffers keep their capacity from block to block, but not more than this beyond four
@@ -11,10 +12,14 @@ const SPARE_BYTES_MAX: usize = 1 << 20;
 /// The buffers of one column.
 ///
 /// `data` is laid out as it is sent: values of fixed width, strings with their lengths in front, or,
-/// for an array, the ends of the rows' elements (`u64`), which are in `element`.
+/// for an array, the ends of the rows' elements (`u64`), which are in `element`. Of an array of two
+/// dimensions the elements are arrays, and so on.
 #[derive(Debug, Clone)]
 pub(crate) struct Column {
+    /// Without the `OrNull` around it.
     conversion: Conversion,
+    /// Whether a value that cannot be held becomes NULL.
+    or_null: bool,
     range: TimeRange,
     /// One byte a value, 1 for NULL; `None` if the column is not nullable.
     nulls: Option<Vec<u8>>,
@@ -22,6 +27,8 @@ pub(crate) struct Column {
     element: Option<Box<Column>>,
     /// Values pushed.
     count: usize,
+    /// Of these, values that became NULL because they cannot be held.
+    nulled: usize,
     /// What the column held at the end of the last complete row.
     mark: Mark,
     /// An element of a text array without its escapes.
@@ -31,23 +38,29 @@ pub(crate) struct Column {
 #[derive(Debug, Clone, Copy, Default)]
 struct Mark {
     count: usize,
+    nulled: usize,
     data: usize,
 }
 
 impl Column {
-    /// An empty column. Arrays have nullable elements and are not nullable themselves.
+    /// An empty column. Arrays are never nullable themselves.
     pub(crate) fn new(conversion: &Conversion, nullable: bool, range: TimeRange) -> Self {
-        let (nulls, element) = match conversion {
-            Conversion::Array(element) => (None, Some(Box::new(Column::new(element, true, range)))),
-            _ => (nullable.then(Vec::new), None),
+        let (conversion, or_null) = match conversion {
+            Conversion::OrNull(inner) => (&**inner, true),
+            conversion => (conversion, false),
         };
+        let element = conversion
+            .element()
+            .map(|element| Box::new(Column::new(&element.conversion, element.nullable, range)));
         Self {
             conversion: conversion.clone(),
+            or_null,
             range,
-            nulls,
+            nulls: (element.is_none() && (nullable || or_null)).then(Vec::new),
             data: Vec::new(),
             element,
             count: 0,
+            nulled: 0,
             mark: Mark::default(),
             scratch: Vec::new(),
         }
@@ -65,21 +78,49 @@ impl Column {
         self.count
     }
 
+    /// Values in complete rows, elements included, that became NULL because they cannot be held.
+    #[inline]
+    pub(crate) fn nulled(&self) -> usize {
+        self.mark.nulled + self.element.as_ref().map_or(0, |element| element.nulled())
+    }
+
     /// Appends one value. After a fault the row must be aborted.
     #[inline]
     pub(crate) fn push(&mut self, field: Field<'_>) -> Result<(), Fault> {
         if let Field::Null = field {
             return self.push_null();
         }
-        if self.element.is_some() {
-            return self.push_array(field);
+        let start = self.data.len();
+        let pushed = match &self.element {
+            None => push_scalar(&self.conversion, field, self.range, &mut self.data),
+            Some(_) => self.push_array(field),
+        };
+        match pushed {
+            Ok(()) => {
+                if let Some(nulls) = &mut self.nulls {
+                    nulls.push(0);
+                }
+                self.count += 1;
+                Ok(())
+            }
+            Err(Fault::Unrepresentable | Fault::Dimensions) if self.or_null => {
+                self.push_nulled(start);
+                Ok(())
+            }
+            Err(fault) => Err(fault),
         }
-        push_scalar(&self.conversion, field, self.range, &mut self.data)?;
-        if let Some(nulls) = &mut self.nulls {
-            nulls.push(0);
+    }
+
+    /// Puts NULL in place of the value that was pushed in part.
+    #[cold]
+    fn push_nulled(&mut self, start: usize) {
+        match self.element {
+            // `OrNull` around an array is that of a whole column, and a row has one value of it.
+            Some(_) => self.abort_row(),
+            None => self.data.truncate(start),
         }
-        self.count += 1;
-        Ok(())
+        self.push_default();
+        self.nulled += 1;
     }
 
     /// Appends NULL, to an array column the empty array.
@@ -107,11 +148,43 @@ impl Column {
 
     fn push_array(&mut self, field: Field<'_>) -> Result<(), Fault> {
         let Some(element) = &mut self.element else { return Err(Fault::Form) };
+        let (depth, delimiter) = match &self.conversion {
+            Conversion::Vector(kind) => {
+                element.count += push_vector(*kind, field, &mut element.data)?;
+                self.data.extend_from_slice(&(element.count as u64).to_le_bytes());
+                return Ok(());
+            }
+            Conversion::Nested { depth, delimiter, .. } => {
+                (*depth, u8::try_from(*delimiter).map_err(|_| Fault::Form)?)
+            }
+            _ => (1, b','),
+        };
+        let each = |event: Event<'_>| match event {
+            Event::Element(field) => element.inside(depth - 1)?.push(field),
+            Event::End(level) => element.inside(level - 1)?.end_array(),
+        };
         match field {
-            Field::Binary(bytes) => binary_elements(bytes, |field| element.push(field))?,
-            Field::Text(text) => text_elements(text, &mut self.scratch, |field| element.push(field))?,
+            Field::Binary(bytes) => binary_elements(bytes, depth, each)?,
+            Field::Text(text) => text_elements(text, depth, delimiter, &mut self.scratch, each)?,
             Field::Null => return Err(Fault::Null),
         }
+        self.data.extend_from_slice(&(element.count as u64).to_le_bytes());
+        Ok(())
+    }
+
+    /// The column so many levels inside this one.
+    #[inline]
+    fn inside(&mut self, levels: u8) -> Result<&mut Column, Fault> {
+        let mut column = self;
+        for _ in 0..levels {
+            column = column.element.as_deref_mut().ok_or(Fault::Form)?;
+        }
+        Ok(column)
+    }
+
+    /// Ends a value of an array column whose elements were pushed already.
+    fn end_array(&mut self) -> Result<(), Fault> {
+        let element = self.element.as_ref().ok_or(Fault::Form)?;
         self.data.extend_from_slice(&(element.count as u64).to_le_bytes());
         self.count += 1;
         Ok(())
@@ -120,7 +193,7 @@ impl Column {
     /// Ends the row; returns the bytes that the column holds.
     #[inline]
     pub(crate) fn finish_row(&mut self) -> usize {
-        self.mark = Mark { count: self.count, data: self.data.len() };
+        self.mark = Mark { count: self.count, nulled: self.nulled, data: self.data.len() };
         let nulls = self.nulls.as_ref().map_or(0, Vec::len);
         let element = self.element.as_mut().map_or(0, |element| element.finish_row());
         self.data.len() + nulls + element
@@ -130,6 +203,7 @@ impl Column {
     pub(crate) fn abort_row(&mut self) {
         self.data.truncate(self.mark.data);
         self.count = self.mark.count;
+        self.nulled = self.mark.nulled;
         if let Some(nulls) = &mut self.nulls {
             nulls.truncate(self.mark.count);
         }
@@ -149,6 +223,7 @@ impl Column {
             element.clear();
         }
         self.count = 0;
+        self.nulled = 0;
         self.mark = Mark::default();
     }
 

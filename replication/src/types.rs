@@ -2,50 +2,49 @@
 //! ClickHouse column.
 //!
 //! Pure: no I/O. A column is planned once ([`TypeCatalog::plan_column`]), which freezes a
-//! [`Conversion`]; from then on each value is a [`Field`] that is transcoded by it.
+//! [`Conversion`]; from then on each value is a [`Field`] that is transcoded by it. The table itself is in
+//! `builtin`; for people it is `docs/reference/types.md`, which is written from [`reference`].
 //!
-//! | PostgreSQL | ClickHouse | forms |
-//! |---|---|---|
-//! | `bool` | `Bool` | both |
-//! | `int2`, `int4`, `int8` | `Int16`, `Int32`, `Int64` | both |
-//! | `float4`, `float8` | `Float32`, `Float64`; NaN and infinities kept | both |
-//! | `numeric(p,s)`, p <= 76 | `Decimal(p,s)`; s < 0: `Decimal(p-s,0)`; s > p: `Decimal(s,s)` | both |
-//! | `numeric`, or wider than 76 digits | `String`: PostgreSQL's own text | both |
-//! | `text`, `varchar`, `bpchar`, `name`, `citext` | `String` | both |
-//! | `bytea` | `String`: the raw bytes | both |
-//! | `json`, `jsonb` | `String` verbatim | both |
-//! | `uuid` | `UUID` | both |
-//! | `date` | `Date32` | both |
-//! | `timestamp`, `timestamptz` | `DateTime64(6, 'UTC')` | both |
-//! | enums | `LowCardinality(String)` | both |
-//! | arrays of all these | `Array(Nullable(T))`; a NULL array is the empty array | as the element |
-//! | domains | as their base type | as the base type |
-//! | everything else | `String`: PostgreSQL's own text | text |
-//!
-//! `timestamp` without time zone is `'UTC'` too: without it ClickHouse would show the column in the
-//! server's own zone, and the digits read there would not be the source's.
-//!
-//! A type of ours exists in two forms only if the binary one is proven equal to the text one, by a
-//! property test (`types/tests.rs`); for all others [`Conversion::binary_known`] is false and the
-//! caller asks the source for text.
+//! - NULL stays NULL. ClickHouse's arrays cannot be Nullable: their elements are, and a NULL array is the
+//!   empty one.
+//! - PostgreSQL does not hold an array to the dimensions that its column declares, ClickHouse does: a
+//!   value of other dimensions is refused.
+//! - Nothing is clamped, zeroed or cut: a value that ClickHouse's type cannot hold is refused, or follows
+//!   the mirror's [`OnUnrepresentable`], which is decided here too (`policy`), as is what a user may choose
+//!   instead of the default type (`choice`).
+//! - `timestamp` without time zone is `'UTC'` too: without it ClickHouse would show the column in the
+//!   server's own zone, and the digits read there would not be the source's.
+//! - A type of ours exists in two forms only if the binary one is proven equal to the text one, by
+//!   property tests (`types/tests.rs`, `tests/types.rs`); for all others [`Conversion::binary_known`] is
+//!   false and the caller asks the source for text.
 
+mod address;
 mod array;
+mod builtin;
 mod catalog;
+mod choice;
 mod conversion;
 mod limbs;
 mod numeric;
+mod policy;
+pub mod reference;
+mod render;
 mod scalar;
 #[cfg(test)]
 mod tests;
 mod time;
+mod vector;
 
 use millrace_terms::{Code, Error, TableName};
 
-pub(crate) use array::{binary_elements, text_elements};
+pub(crate) use array::{Event, binary_elements, text_elements};
+pub(crate) use catalog::follow_policy;
 pub use catalog::{CATALOG_QUERY, SourceColumn, TypeCatalog, TypeRow};
-pub use conversion::Conversion;
+pub(crate) use choice::{choose, possible};
+pub use conversion::{Conversion, DIMENSIONS_MAX, IntegerSource, OnUnrepresentable, Rendered, Vector};
 pub(crate) use scalar::{push_default, push_length, push_scalar, push_string};
 pub use time::TimeRange;
+pub(crate) use vector::push_vector;
 
 /// One value as it came over the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +65,7 @@ pub(crate) enum Fault {
     Malformed,
     /// The value is right, but ClickHouse's type cannot hold it.
     Unrepresentable,
-    /// An array of more than one dimension.
+    /// An array of other dimensions than the ClickHouse type has.
     Dimensions,
     /// A NULL in a column that was planned NOT NULL.
     Null,
@@ -83,12 +82,21 @@ impl Fault {
             Fault::Unrepresentable => {
                 (Code::ValueUnrepresentable, "holds a value that its ClickHouse type cannot hold")
             }
-            Fault::Dimensions => (Code::ValueUnrepresentable, "holds an array of more than one dimension"),
+            Fault::Dimensions => {
+                (Code::ValueUnrepresentable, "holds an array of other dimensions than its ClickHouse type")
+            }
             Fault::Null => (Code::TableSchemaChanged, "holds a NULL, though it was NOT NULL"),
             Fault::Form => (Code::ProtocolViolation, "came in binary form, which was not asked for"),
         };
-        Error::new(code, format!("column {column:?} of table {table} {what}"))
+        let error = Error::new(code, format!("column {column:?} of table {table} {what}"))
             .with("table", table.to_string())
-            .with("column", column)
+            .with("column", column);
+        match self {
+            Fault::Dimensions => error.with_remedy(format!(
+                "Choose the type that fits the values (`columns: {{{column}: {{type: String}}}}`, or \
+                 `Array(Array(...))` by their depth), or correct the row; then resync the table."
+            )),
+            _ => error,
+        }
     }
 }

@@ -1,1 +1,147 @@
-//! TODO
+//! The control server: the API over the catalog and Temporal. It owns no state, does no data work
+//! and never dials a user's database.
+//!
+//! The faces:
+//! - `grpc`: the services of `millrace.v1`, health, reflection.
+//! - `http`: liveness, readiness, metrics.
+//! - `gate`: limits, time-outs, the guard against panics, the log: what every request passes.
+//!
+//! What they do:
+//! - `control`: one function a method, over the catalog and Temporal.
+//! - `orchestra`: Temporal, as the server uses it.
+//! - `startup`: waits until the parts answer.
+//! - `metrics`: what Prometheus scrapes.
+//!
+//! Pure decisions:
+//! - `convert`: messages to specs, stored objects to messages.
+//! - `validate`, `text`: what a request may hold.
+//! - `refusals`: what is not built yet.
+//! - `tables`: patterns, and the destinations' names.
+//! - `report`: what the workers' checks found.
+//! - `document`, `plan`, `diff`: `apply`: the file, its steps, what differs.
+//! - `fault`: errors on the wire.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod control;
+mod convert;
+mod diff;
+mod document;
+mod fault;
+mod gate;
+mod grpc;
+mod http;
+mod metrics;
+mod orchestra;
+mod plan;
+mod refusals;
+mod report;
+mod startup;
+mod tables;
+mod text;
+mod validate;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_catalog::SecretKeys;
+use millrace_terms::Result;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::Control;
+use crate::gate::Gate;
+use crate::http::Stage;
+use crate::metrics::Metrics;
+use crate::startup::Listeners;
+
+/// How long open requests may take after the shutdown was asked for. A process manager gives 30 s.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What the server needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// URL of the catalog's PostgreSQL.
+    pub catalog_url: SecretString,
+    /// The keys that seal secrets: `id:base64(32 bytes)[,id:base64...]`, the first is current.
+    pub secret_keys: SecretString,
+    /// URL of Temporal's frontend.
+    pub temporal_address: String,
+    /// Namespace in Temporal.
+    pub temporal_namespace: String,
+    /// Prefix of the task queues.
+    pub queue_prefix: String,
+    /// Where gRPC listens.
+    pub grpc_listen: SocketAddr,
+    /// Where HTTP listens.
+    pub http_listen: SocketAddr,
+    /// Where the metrics listen.
+    pub metrics_listen: SocketAddr,
+}
+
+/// Serves until `shutdown`, then finishes what is open.
+///
+/// Waits for the catalog and for Temporal for as long as it takes; `/readyz` and the log say what
+/// is missing.
+///
+/// # Errors
+/// What waiting cannot mend: an address in use, malformed settings, a catalog older than needed.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
+    let keys = SecretKeys::parse(config.secret_keys.expose_secret())?;
+    let listeners = Listeners::bind(&config).await?;
+    let Listeners { grpc, http, metrics: metrics_listener } = listeners;
+    tracing::info!(grpc = %config.grpc_listen, http = %config.http_listen, metrics = %config.metrics_listen, "server starts");
+
+    // A part that fails ends the others.
+    let stop = shutdown.child_token();
+    let _stop_all = stop.clone().drop_guard();
+    let (stage, seen) = watch::channel(Stage::Starting);
+    let metrics = Arc::new(Metrics::new());
+    let api = serve_grpc(&config, &keys, grpc, stage, metrics.clone(), stop.clone());
+    let served = async {
+        tokio::try_join!(
+            api,
+            http::serve_api(http, seen.clone(), stop.clone()),
+            http::serve_metrics(metrics_listener, seen.clone(), metrics, stop.clone()),
+        )
+    };
+    let drained = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN_TIMEOUT).await;
+    };
+    tokio::select! {
+        outcome = served => outcome?,
+        () = drained => {
+            tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "requests still open are cut off");
+            return Ok(());
+        }
+    };
+    tracing::info!("server stopped");
+    Ok(())
+}
+
+/// Waits for the parts, then serves.
+async fn serve_grpc(
+    config: &Config,
+    keys: &SecretKeys,
+    listener: tokio::net::TcpListener,
+    stage: watch::Sender<Stage>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<()> {
+    let Some(catalog) = startup::catalog(config, keys, &stage, &stop).await? else {
+        return Ok(());
+    };
+    let Some(orchestra) = startup::orchestra(config, &stage, &stop).await? else {
+        return Ok(());
+    };
+    let control = Arc::new(Control::new(catalog, orchestra, stop.clone()));
+    stage.send_replace(Stage::Serving(control.clone()));
+    tracing::info!("server is ready");
+    let gate = Arc::new(Gate::new(metrics));
+    let (served, ()) =
+        tokio::join!(grpc::serve(listener, control.clone(), gate, stop), control.keep_started());
+    served
+}

@@ -246,6 +246,12 @@ codes! {
     /// A worker is shutting down or the work was cancelled.
     Cancelled = "CANCELLED", Unavailable, retry,
         "Nothing: another worker goes on.";
+    /// The server has as many requests at work as it takes.
+    ServerBusy = "SERVER_BUSY", ResourceExhausted, retry,
+        "Repeat the request in a moment; if it goes on, look at what the clients do, or start another server.";
+    /// The request was not answered in time; what it began goes on.
+    RequestTimeout = "REQUEST_TIMEOUT", DeadlineExceeded, retry,
+        "Look at the object, then repeat the request with the same request_id.";
     /// The server cannot be reached by the client.
     ServerUnreachable = "SERVER_UNREACHABLE", Unavailable, retry,
         "Start `millrace server` or `millrace dev`, or pass its URL by --address or MILLRACE_ADDRESS.";

@@ -43,7 +43,7 @@ select r.oid, c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text
 
 const COLUMNS: &str = "
 select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated <> '',
-       pg_catalog.format_type(a.atttypid, a.atttypmod)
+       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attndims::int4
   from pg_catalog.pg_attribute a
  where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
  order by a.attrelid, a.attnum";
@@ -189,6 +189,7 @@ async fn columns(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, Vec<Sh
             attnum: row.get(2),
             type_oid,
             typmod: row.get(4),
+            dimensions: row.get(8),
             nullable: !row.get::<_, bool>(5),
         };
         columns.entry(row.get(0)).or_default().push(ShapeColumn {
@@ -216,6 +217,8 @@ pub(crate) async fn types(session: &Session, oids: BTreeSet<u32>) -> Result<Type
             base: row.get(4),
             base_typmod: row.get(5),
             delimiter: letter(row.get(6), ','),
+            dimensions: row.get(7),
+            extension: row.get(8),
         })
         .collect())
 }

@@ -6,6 +6,7 @@ use millrace_terms::{Code, Error, Result};
 
 use super::describe::TableShape;
 use crate::table::{ColumnPlan, Identity, OwnColumns, TablePlan};
+use crate::types::{OnUnrepresentable, choose, follow_policy, possible};
 
 /// What a mirror asks for of one table.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Options {
     pub order_by: Vec<String>,
     /// PARTITION BY expression; empty for none.
     pub partition_by: String,
+    /// What happens to values that ClickHouse cannot hold, outside ORDER BY.
+    pub on_unrepresentable: OnUnrepresentable,
     /// Names of our own columns.
     pub own: OwnColumns,
 }
@@ -29,7 +32,7 @@ pub struct Options {
 pub struct ColumnOptions {
     /// Name in ClickHouse; empty for the source's.
     pub name: String,
-    /// ClickHouse type, which the server converts to; empty for the default.
+    /// ClickHouse type; empty for the default. It is made Nullable where the source's column is.
     pub kind: String,
 }
 
@@ -51,12 +54,15 @@ pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
             continue;
         }
         place.insert(at, columns.len());
-        columns.push(adjusted(column.plan.clone(), options));
+        columns.push(renamed(column.plan.clone(), options));
     }
     // An excluded key column is among the refusals.
     let key: Vec<usize> = key.iter().filter_map(|at| place.get(at).copied()).collect();
     distinct(shape, &columns, &options.own)?;
     let order_by = order_by(shape, &columns, &key, identity, &options.order_by)?;
+    for (at, column) in columns.iter_mut().enumerate() {
+        settle_type(shape, column, options, order_by.contains(&at))?;
+    }
     Ok(TablePlan {
         source: shape.name.clone(),
         oid: shape.oid,
@@ -85,16 +91,40 @@ fn known_columns(shape: &TableShape, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn adjusted(mut column: ColumnPlan, options: &Options) -> ColumnPlan {
-    if let Some(asked) = options.columns.get(&column.name) {
-        if !asked.name.is_empty() {
-            column.destination.clone_from(&asked.name);
-        }
-        if !asked.kind.is_empty() {
-            column.clickhouse_type.clone_from(&asked.kind);
-        }
+fn renamed(mut column: ColumnPlan, options: &Options) -> ColumnPlan {
+    if let Some(asked) = options.columns.get(&column.name).filter(|asked| !asked.name.is_empty()) {
+        column.destination.clone_from(&asked.name);
     }
     column
+}
+
+/// Gives the column the type that is asked for, or makes it follow the policy.
+fn settle_type(shape: &TableShape, column: &mut ColumnPlan, options: &Options, key: bool) -> Result<()> {
+    let asked = options.columns.get(&column.name).map_or("", |asked| asked.kind.as_str());
+    if asked.is_empty() {
+        if !key {
+            follow_policy(column, options.on_unrepresentable);
+        }
+        return Ok(());
+    }
+    match choose(&column.conversion, asked, column.nullable, key, options.on_unrepresentable) {
+        Some(choice) => {
+            column.clickhouse_type = choice.clickhouse_type;
+            column.conversion = choice.conversion;
+            Ok(())
+        }
+        None => {
+            let source = shape.columns.iter().find(|source| source.plan.attnum == column.attnum);
+            let of = source.map_or("", |source| source.type_name.as_str());
+            let why = format!(
+                "column {} of {} is {of}, which cannot become {asked} without loss",
+                column.name, shape.name
+            );
+            let remedy = format!("Choose one of: {}.", possible(&column.conversion).join(", "));
+            let error = Error::new(Code::InvalidArgument, why).with_remedy(remedy);
+            Err(error.with("table", shape.name.to_string()).with("column", &column.name))
+        }
+    }
 }
 
 fn distinct(shape: &TableShape, columns: &[ColumnPlan], own: &OwnColumns) -> Result<()> {

@@ -244,7 +244,8 @@ mod tests {
     use crate::types::{SourceColumn, TypeCatalog};
 
     fn column(attnum: i16, name: &str, nullable: bool) -> ShapeColumn {
-        let source = SourceColumn { name: name.into(), attnum, type_oid: 23, typmod: -1, nullable };
+        let source =
+            SourceColumn { name: name.into(), attnum, type_oid: 23, typmod: -1, dimensions: 0, nullable };
         let plan = TypeCatalog::default().plan_column(source);
         ShapeColumn { plan, type_name: "integer".into(), generated: false, binary_known: true }
     }

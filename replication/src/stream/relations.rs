@@ -67,11 +67,7 @@ impl Layout {
 
 /// Whether the modifier of the type decides what the destination can hold.
 fn is_bounded(conversion: &Conversion) -> bool {
-    match conversion {
-        Conversion::Decimal { .. } => true,
-        Conversion::Array(element) => is_bounded(element),
-        _ => false,
-    }
+    matches!(conversion.innermost(), Conversion::Decimal { .. })
 }
 
 /// The server flags the columns of the replica identity: they must be the key, or old rows would be
@@ -105,7 +101,14 @@ mod tests {
 
     fn plan() -> TablePlan {
         let column = |attnum: i16, name: &str, type_oid, typmod| {
-            let source = SourceColumn { name: name.into(), attnum, type_oid, typmod, nullable: attnum > 1 };
+            let source = SourceColumn {
+                name: name.into(),
+                attnum,
+                type_oid,
+                typmod,
+                dimensions: 0,
+                nullable: attnum > 1,
+            };
             TypeCatalog::default().plan_column(source)
         };
         TablePlan {

@@ -178,7 +178,7 @@ fn query(plan: &TablePlan, table: &str, key: &[KeyColumn], missing: &[usize]) ->
         let value = if asks_binary(plan, *column) {
             format!("t.{name}")
         } else {
-            format!("case when t.{name} is not null then format('%s', t.{name}) end")
+            format!("case when pg_catalog.num_nulls(t.{name}) = 0 then format('%s', t.{name}) end")
         };
         let _ = write!(sql, ", {value}");
     }

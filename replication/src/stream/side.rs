@@ -106,6 +106,9 @@ impl Side {
             session.query(sql, &[&oids]).await.map_err(|error| from_sql("reading the types", &error))?;
         let types: BTreeSet<u32> = rows.iter().map(|row| row.get(0)).collect();
         let catalog = describe::types(&session, types.clone()).await?;
-        Ok(types.into_iter().all(|oid| catalog.binary_known(oid)))
+        // A type that the user chose for a column may need the text where the default does not.
+        let mut planned = tables.iter().flat_map(|table| &table.plan.columns);
+        Ok(planned.all(|column| column.conversion.binary_known())
+            && types.into_iter().all(|oid| catalog.binary_known(oid)))
     }
 }

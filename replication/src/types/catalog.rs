@@ -2,11 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::Conversion;
+use super::builtin::{builtin, of_extension};
+use super::conversion::DIMENSIONS_MAX;
+use super::{Conversion, OnUnrepresentable};
 use crate::table::ColumnPlan;
-
-/// Digits that ClickHouse's widest `Decimal` holds.
-const DECIMAL_PRECISION_MAX: i32 = 76;
 
 /// How deep types may nest (domains over domains, arrays of domains). PostgreSQL itself cannot make
 /// a cycle; the limit keeps a damaged catalog from looping us.
@@ -30,7 +29,13 @@ select t.oid, t.typname::pg_catalog.text, t.typtype::pg_catalog.text,
     coalesce((select e.oid from pg_catalog.pg_type e where e.oid = t.typelem and e.typarray = t.oid), 0)
         as element,
     t.typbasetype, t.typtypmod, coalesce((select e.typdelim::pg_catalog.text from pg_catalog.pg_type e
-        where e.oid = t.typelem), ',') as delimiter
+        where e.oid = t.typelem), ',') as delimiter,
+    t.typndims::pg_catalog.int4,
+    coalesce((select x.extname::pg_catalog.text from pg_catalog.pg_depend d
+        join pg_catalog.pg_extension x on x.oid = d.refobjid
+        where d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass and d.objid = t.oid and d.objsubid = 0
+        and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.deptype = 'e'), '')
+        as extension
 from needed join pg_catalog.pg_type t on t.oid = needed.oid";
 
 /// One row of `pg_type`, as [`CATALOG_QUERY`] selects it.
@@ -50,6 +55,10 @@ pub struct TypeRow {
     pub base_typmod: i32,
     /// What separates the elements in the text form of the array.
     pub delimiter: char,
+    /// `typndims`: the dimensions that a domain over an array declares, else 0.
+    pub dimensions: i32,
+    /// Name of the extension that the type belongs to; empty for none.
+    pub extension: String,
 }
 
 /// The types that the columns of some tables have.
@@ -69,6 +78,9 @@ pub struct SourceColumn {
     pub type_oid: u32,
     /// `atttypmod`, -1 for none.
     pub typmod: i32,
+    /// `attndims`: how many dimensions the column's declaration has, 0 if it is no array. PostgreSQL
+    /// does not hold the values to it; a ClickHouse type has to.
+    pub dimensions: i32,
     /// Not `attnotnull`.
     pub nullable: bool,
 }
@@ -80,6 +92,9 @@ struct Resolved {
     low_cardinality: bool,
 }
 
+/// What a dictionary is called.
+const LOW_CARDINALITY: &str = "LowCardinality(String)";
+
 impl From<Conversion> for Resolved {
     fn from(conversion: Conversion) -> Self {
         Self { conversion, low_cardinality: false }
@@ -89,20 +104,23 @@ impl From<Conversion> for Resolved {
 impl Resolved {
     /// The type as DDL writes it.
     fn clickhouse_type(&self, nullable: bool) -> String {
-        match (&self.conversion, nullable) {
-            (Conversion::Array(element), _) => {
-                let element =
-                    Resolved { conversion: (**element).clone(), low_cardinality: self.low_cardinality };
-                format!("Array({})", element.clickhouse_type(true))
-            }
-            (scalar, true) if self.low_cardinality => {
-                format!("LowCardinality(Nullable({}))", scalar.wire_type())
-            }
-            (scalar, true) => format!("Nullable({})", scalar.wire_type()),
-            (scalar, false) if self.low_cardinality => format!("LowCardinality({})", scalar.wire_type()),
-            (scalar, false) => scalar.wire_type(),
+        if self.low_cardinality {
+            return self.conversion.spelled(LOW_CARDINALITY, nullable);
         }
+        self.conversion.spelled(&self.conversion.innermost().wire_type(), nullable)
     }
+}
+
+/// Makes a column follow the policy. A column of the key must not.
+pub(crate) fn follow_policy(column: &mut ColumnPlan, policy: OnUnrepresentable) {
+    let resolved = Resolved {
+        conversion: column.conversion.clone().under(policy),
+        // What a dictionary holds can always be held: the policy does not touch it.
+        low_cardinality: column.clickhouse_type.contains(LOW_CARDINALITY)
+            || column.clickhouse_type.contains("LowCardinality(Nullable("),
+    };
+    column.clickhouse_type = resolved.clickhouse_type(column.nullable);
+    column.conversion = resolved.conversion;
 }
 
 impl FromIterator<TypeRow> for TypeCatalog {
@@ -115,7 +133,7 @@ impl TypeCatalog {
     /// Plans a column under its own name. Never fails: a type that we do not know is replicated by
     /// its text form.
     pub fn plan_column(&self, column: SourceColumn) -> ColumnPlan {
-        let resolved = self.resolve(column.type_oid, column.typmod, 0);
+        let resolved = self.resolve(column.type_oid, column.typmod, column.dimensions, 0);
         ColumnPlan {
             destination: column.name.clone(),
             name: column.name,
@@ -131,82 +149,38 @@ impl TypeCatalog {
     /// Whether we understand the binary form of a type. A stream also receives the columns that it
     /// does not replicate, and may ask for binary only if this holds for all of them.
     pub fn binary_known(&self, type_oid: u32) -> bool {
-        self.resolve(type_oid, -1, 0).conversion.binary_known()
+        self.resolve(type_oid, -1, 0, 0).conversion.binary_known()
     }
 
-    fn resolve(&self, oid: u32, typmod: i32, depth: u8) -> Resolved {
+    /// `dimensions` are those of the declaration, `nesting` how deep we are.
+    fn resolve(&self, oid: u32, typmod: i32, dimensions: i32, nesting: u8) -> Resolved {
         if let Some(conversion) = builtin(oid, typmod) {
             return conversion.into();
         }
-        let Some(row) = self.rows.get(&oid).filter(|_| depth < NESTING_MAX) else {
+        let Some(row) = self.rows.get(&oid).filter(|_| nesting < NESTING_MAX) else {
             return Conversion::TextForm.into();
         };
         match row.kind {
-            'd' => {
-                // A domain's columns have no modifier of their own.
-                self.resolve(row.base, row.base_typmod, depth + 1)
-            }
+            // A domain's columns have no modifier and no dimensions of their own.
+            'd' => self.resolve(row.base, row.base_typmod, row.dimensions, nesting + 1),
             'e' => Resolved { conversion: Conversion::Text, low_cardinality: true },
-            // The send function of citext is that of text.
-            'b' if row.element == 0 && row.name == "citext" => Conversion::Text.into(),
-            // Of the types that come with PostgreSQL only box has another delimiter.
-            'b' if row.element != 0 && row.delimiter == ',' => {
-                let element = self.resolve(row.element, typmod, depth + 1);
-                if matches!(element.conversion, Conversion::Array(_)) {
-                    // An array of a domain over an array: nested, and never one-dimensional.
-                    return Conversion::TextForm.into();
-                }
-                Resolved {
-                    conversion: Conversion::Array(Box::new(element.conversion)),
-                    low_cardinality: element.low_cardinality,
-                }
+            'b' if row.element != 0 && row.delimiter.is_ascii() => {
+                let element = self.resolve(row.element, typmod, 0, nesting + 1);
+                let depth = u8::try_from(dimensions).unwrap_or(0).clamp(1, DIMENSIONS_MAX);
+                Resolved { conversion: array_of(element.conversion, depth, row.delimiter), ..element }
             }
+            'b' => of_extension(&row.extension, &row.name).unwrap_or(Conversion::TextForm).into(),
             _ => Conversion::TextForm.into(),
         }
     }
 }
 
-/// The types whose OIDs are fixed (PostgreSQL source, `pg_type.dat`).
-fn builtin(oid: u32, typmod: i32) -> Option<Conversion> {
-    Some(match oid {
-        16 => Conversion::Bool,
-        17 => Conversion::Bytes,
-        20 => Conversion::Int64,
-        21 => Conversion::Int16,
-        23 => Conversion::Int32,
-        // name, text, json, bpchar, varchar
-        19 | 25 | 114 | 1042 | 1043 => Conversion::Text,
-        700 => Conversion::Float32,
-        701 => Conversion::Float64,
-        1082 => Conversion::Date,
-        // timestamp, timestamptz
-        1114 | 1184 => Conversion::Timestamp,
-        1700 => numeric(typmod),
-        2950 => Conversion::Uuid,
-        3802 => Conversion::Jsonb,
-        _ => return None,
-    })
-}
-
-/// `numeric` by its modifier (PostgreSQL source, `numeric.c`: `make_numeric_typmod`).
-fn numeric(typmod: i32) -> Conversion {
-    if typmod < 4 {
-        return Conversion::NumericText;
-    }
-    let packed = typmod - 4;
-    let precision = packed >> 16 & 0xffff;
-    // 11 bits with sign, since PostgreSQL 15.
-    let scale = ((packed & 0x7ff) ^ 1024) - 1024;
-    let (precision, scale) = match scale {
-        ..0 => (precision - scale, 0),
-        _ if scale > precision => (scale, scale),
-        _ => (precision, scale),
-    };
-    match (u8::try_from(precision), u8::try_from(scale)) {
-        (Ok(precision @ 1..), Ok(scale)) if i32::from(precision) <= DECIMAL_PRECISION_MAX => {
-            Conversion::Decimal { precision, scale }
-        }
-        _ => Conversion::NumericText,
+/// An array of these elements.
+pub(crate) fn array_of(element: Conversion, depth: u8, delimiter: char) -> Conversion {
+    let element = Box::new(element);
+    match (depth, delimiter) {
+        (1, ',') => Conversion::Array(element),
+        _ => Conversion::Nested { element, depth, delimiter },
     }
 }
 
@@ -215,12 +189,25 @@ mod tests {
     use super::*;
 
     fn row(oid: u32, name: &str, kind: char, element: u32, base: u32, base_typmod: i32) -> TypeRow {
-        TypeRow { oid, name: name.to_owned(), kind, element, base, base_typmod, delimiter: ',' }
+        TypeRow {
+            oid,
+            name: name.to_owned(),
+            kind,
+            element,
+            base,
+            base_typmod,
+            delimiter: ',',
+            dimensions: 0,
+            extension: String::new(),
+        }
     }
 
     fn catalog() -> TypeCatalog {
-        let mut boxes = row(1020, "_box", 'b', 603, 0, -1);
-        boxes.delimiter = ';';
+        let boxes = TypeRow { delimiter: ';', ..row(1020, "_box", 'b', 603, 0, -1) };
+        let of = |extension: &str, oid, name| TypeRow {
+            extension: extension.to_owned(),
+            ..row(oid, name, 'b', 0, 0, -1)
+        };
         [
             row(1231, "_numeric", 'b', 1700, 0, -1),
             row(1007, "_int4", 'b', 23, 0, -1),
@@ -231,7 +218,12 @@ mod tests {
             row(90002, "_mood", 'b', 90001, 0, -1),
             row(90003, "price", 'd', 0, 1700, (10 << 16 | 2) + 4),
             row(90004, "_price", 'b', 90003, 0, -1),
-            row(90005, "citext", 'b', 0, 0, -1),
+            of("citext", 90005, "citext"),
+            of("vector", 90011, "vector"),
+            row(90012, "_vector", 'b', 90011, 0, -1),
+            of("", 90013, "vector"),
+            TypeRow { dimensions: 2, ..row(90010, "matrix", 'd', 0, 1007, -1) },
+            row(1187, "_interval", 'b', 1186, 0, -1),
             row(90006, "ints", 'd', 0, 1007, -1),
             row(90007, "_ints", 'b', 90006, 0, -1),
             row(90008, "pair", 'c', 0, 0, -1),
@@ -242,9 +234,12 @@ mod tests {
         .collect()
     }
 
+    fn source(type_oid: u32, typmod: i32, nullable: bool) -> SourceColumn {
+        SourceColumn { name: "c".to_owned(), attnum: 1, type_oid, typmod, dimensions: 0, nullable }
+    }
+
     fn planned(type_oid: u32, typmod: i32, nullable: bool) -> (String, Conversion) {
-        let column = SourceColumn { name: "c".to_owned(), attnum: 1, type_oid, typmod, nullable };
-        let plan = catalog().plan_column(column);
+        let plan = catalog().plan_column(source(type_oid, typmod, nullable));
         (plan.clickhouse_type, plan.conversion)
     }
 
@@ -274,20 +269,71 @@ mod tests {
     #[test]
     fn made_types_are_resolved_to_what_they_are_made_of() {
         let decimal = Conversion::Decimal { precision: 10, scale: 2 };
+        let ints = Conversion::Array(Box::new(Conversion::Int32));
         assert_eq!(planned(90003, -1, false).1, decimal);
         assert_eq!(planned(90004, -1, false).1, Conversion::Array(Box::new(decimal.clone())));
         assert_eq!(planned(1231, (10 << 16 | 2) + 4, false).1, Conversion::Array(Box::new(decimal)));
         assert_eq!(planned(90005, -1, false).1, Conversion::Text);
+        assert_eq!(planned(90006, -1, false).1, ints);
+        assert_eq!(planned(90007, -1, false).1, Conversion::Array(Box::new(ints)));
+        assert_eq!(planned(90007, -1, false).0, "Array(Array(Nullable(Int32)))");
+    }
+
+    #[test]
+    fn arrays_are_as_deep_as_they_are_declared() {
+        let mut column = source(1007, -1, true);
+        for (dimensions, expected) in [
+            (0, "Array(Nullable(Int32))"),
+            (1, "Array(Nullable(Int32))"),
+            (2, "Array(Array(Nullable(Int32)))"),
+            (3, "Array(Array(Array(Nullable(Int32))))"),
+        ] {
+            column.dimensions = dimensions;
+            assert_eq!(catalog().plan_column(column.clone()).clickhouse_type, expected);
+        }
+        // A domain over integer[][].
+        assert_eq!(planned(90010, -1, false).0, "Array(Array(Nullable(Int32)))");
+        assert_eq!(planned(1020, -1, false).0, "Array(Nullable(String))");
+        assert!(matches!(planned(1020, -1, false).1, Conversion::Nested { depth: 1, delimiter: ';', .. }));
+    }
+
+    #[test]
+    fn types_of_extensions_are_known_by_the_extension() {
+        assert_eq!(planned(90011, -1, true).0, "Array(Float32)");
+        assert_eq!(planned(90012, -1, false).0, "Array(Array(Float32))");
+        let (name, conversion) = planned(90013, -1, false);
+        assert_eq!(
+            (name.as_str(), conversion),
+            ("String", Conversion::TextForm),
+            "only the name is the same"
+        );
     }
 
     #[test]
     fn what_we_do_not_know_is_text_and_never_asked_for_in_binary() {
-        for oid in [22, 1083, 1020, 90007, 90008, 90009, 4_000_000] {
+        for oid in [22, 1186, 600, 90008, 90009, 4_000_000] {
             assert_eq!(planned(oid, -1, false), ("String".to_owned(), Conversion::TextForm), "{oid}");
             assert!(!catalog().binary_known(oid));
         }
-        assert_eq!(planned(1183, -1, false).0, "Array(Nullable(String))");
-        assert!(!catalog().binary_known(1183));
-        assert!(catalog().binary_known(90002));
+        assert_eq!(planned(1187, -1, false).0, "Array(Nullable(String))");
+        assert!(!catalog().binary_known(1187));
+        assert!(!catalog().binary_known(1020));
+        assert!(
+            catalog().binary_known(90002) && catalog().binary_known(90012) && catalog().binary_known(1183)
+        );
+    }
+
+    #[test]
+    fn the_policy_leaves_dictionaries_alone() {
+        for (oid, expected) in [
+            (90002, "Array(LowCardinality(Nullable(String)))"),
+            (90001, "LowCardinality(String)"),
+            (1082, "Nullable(Date32)"),
+            (23, "Int32"),
+        ] {
+            let mut column = catalog().plan_column(source(oid, -1, false));
+            follow_policy(&mut column, OnUnrepresentable::Null);
+            assert_eq!(column.clickhouse_type, expected);
+        }
     }
 }

@@ -67,6 +67,26 @@ impl U256 {
     fn power_of_ten(digits: u8) -> Option<Self> {
         (0..digits).try_fold(Self([1, 0, 0, 0]), |power, _| power.mul_add(10, 0))
     }
+
+    /// Whether, with this sign, it is an integer of so many bits, sign included.
+    pub(super) fn fits(self, negative: bool, bits: u16, signed: bool) -> bool {
+        let used = self.bit_length();
+        match (signed, negative) {
+            (false, false) => used <= bits,
+            (false, true) => used == 0,
+            (true, false) => used < bits,
+            (true, true) => used < bits || used == bits && self.ones() == 1,
+        }
+    }
+
+    fn bit_length(self) -> u16 {
+        let limb = |at: usize| 64 * at as u16 + 64 - self.0[at].leading_zeros() as u16;
+        (0..self.0.len()).rev().find(|at| self.0[*at] != 0).map_or(0, limb)
+    }
+
+    fn ones(self) -> u32 {
+        self.0.iter().map(|limb| limb.count_ones()).sum()
+    }
 }
 
 impl Accumulator for U256 {
@@ -127,6 +147,28 @@ mod tests {
         assert_eq!(U256([u64::MAX; 4]).mul_add(1, 1), None);
         assert_eq!(U256([u64::MAX; 4]).mul_add(1, 0), Some(U256([u64::MAX; 4])));
         assert!(U256::power_of_ten(76).is_some_and(|power| !power.has_digits(76) && power.has_digits(77)));
+    }
+
+    #[test]
+    fn what_fits_is_what_rust_says() {
+        for value in
+            [0i128, 1, 127, 128, 129, 255, 256, 32_767, 32_768, i64::MAX.into(), 1 << 63, u64::MAX.into()]
+        {
+            for value in [value, -value] {
+                let magnitude = value.unsigned_abs();
+                let wide = U256([magnitude as u64, (magnitude >> 64) as u64, 0, 0]);
+                let fits = |bits, signed| wide.fits(value < 0, bits, signed);
+                assert_eq!(fits(8, true), i8::try_from(value).is_ok(), "{value}");
+                assert_eq!(fits(8, false), u8::try_from(value).is_ok(), "{value}");
+                assert_eq!(fits(16, true), i16::try_from(value).is_ok(), "{value}");
+                assert_eq!(fits(64, true), i64::try_from(value).is_ok(), "{value}");
+                assert_eq!(fits(64, false), u64::try_from(value).is_ok(), "{value}");
+                assert!(fits(128, true) && fits(256, true));
+            }
+        }
+        let top = U256([0, 0, 0, 1 << 63]);
+        assert!(top.fits(true, 256, true) && top.fits(false, 256, false) && !top.fits(false, 256, true));
+        assert!(!U256([1, 0, 0, 1 << 63]).fits(true, 256, true));
     }
 
     #[test]

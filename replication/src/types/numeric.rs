@@ -7,7 +7,7 @@
 use super::conversion::decimal_width;
 use super::limbs::{Accumulator, U256};
 use super::scalar::push_length;
-use super::{Fault, push_string};
+use super::{Fault, Field, push_string};
 
 /// Decimal digits in a group.
 const GROUP_DIGITS: i32 = 4;
@@ -69,28 +69,49 @@ impl<'a> Binary<'a> {
     }
 }
 
-/// Appends a value in its binary form to a `Decimal(precision, scale)` column.
+/// Appends a value to a `Decimal(precision, scale)` column.
 #[inline]
-pub(super) fn push_decimal_binary(
-    bytes: &[u8],
+pub(super) fn push_decimal(
+    field: Field<'_>,
     precision: u8,
     scale: u8,
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     match precision {
-        0..=18 => decimal_from_binary::<u64>(bytes, precision, scale, out),
-        19..=38 => decimal_from_binary::<u128>(bytes, precision, scale, out),
-        _ => decimal_from_binary::<U256>(bytes, precision, scale, out),
+        0..=18 => decimal::<u64>(field, precision, scale, out),
+        19..=38 => decimal::<u128>(field, precision, scale, out),
+        _ => decimal::<U256>(field, precision, scale, out),
     }
 }
 
 #[inline]
-fn decimal_from_binary<A: Accumulator>(
-    bytes: &[u8],
+fn decimal<A: Accumulator>(
+    field: Field<'_>,
     precision: u8,
     scale: u8,
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
+    let (negative, sum) = unscaled::<A>(field, scale)?;
+    // A column's plan may be older than its type: a number of too many digits is refused, not cut.
+    if !sum.has_digits(precision) {
+        return Err(Fault::Unrepresentable);
+    }
+    sum.write(negative, decimal_width(precision), out);
+    Ok(())
+}
+
+/// Whether a value is negative, and its magnitude in units of its digit number `scale` after the point.
+#[inline]
+pub(super) fn unscaled<A: Accumulator>(field: Field<'_>, scale: u8) -> Result<(bool, A), Fault> {
+    match field {
+        Field::Binary(bytes) => from_binary(bytes, scale),
+        Field::Text(text) => from_text(text, scale),
+        Field::Null => Err(Fault::Null),
+    }
+}
+
+#[inline]
+fn from_binary<A: Accumulator>(bytes: &[u8], scale: u8) -> Result<(bool, A), Fault> {
     let value = Binary::parse(bytes)?;
     let negative = match value.sign {
         0 => false,
@@ -122,7 +143,7 @@ fn decimal_from_binary<A: Accumulator>(
     }
     // Trailing groups of zeros are not sent.
     let missing = if value.groups.is_empty() { 0 } else { (exponent + GROUP_DIGITS).max(0) };
-    finish(scale_up(sum, missing as usize)?, negative, precision, out)
+    Ok((negative, scale_up(sum, missing as usize)?))
 }
 
 /// Appends this many zeros to the number.
@@ -136,38 +157,8 @@ fn scale_up<A: Accumulator>(mut sum: A, mut zeros: usize) -> Result<A, Fault> {
     Ok(sum)
 }
 
-/// A column's plan may be older than its type: a number of too many digits is refused, not cut.
 #[inline]
-fn finish<A: Accumulator>(sum: A, negative: bool, precision: u8, out: &mut Vec<u8>) -> Result<(), Fault> {
-    if !sum.has_digits(precision) {
-        return Err(Fault::Unrepresentable);
-    }
-    sum.write(negative, decimal_width(precision), out);
-    Ok(())
-}
-
-/// Appends a value in its text form to a `Decimal(precision, scale)` column.
-#[inline]
-pub(super) fn push_decimal_text(
-    text: &[u8],
-    precision: u8,
-    scale: u8,
-    out: &mut Vec<u8>,
-) -> Result<(), Fault> {
-    match precision {
-        0..=18 => decimal_from_text::<u64>(text, precision, scale, out),
-        19..=38 => decimal_from_text::<u128>(text, precision, scale, out),
-        _ => decimal_from_text::<U256>(text, precision, scale, out),
-    }
-}
-
-#[inline]
-fn decimal_from_text<A: Accumulator>(
-    text: &[u8],
-    precision: u8,
-    scale: u8,
-    out: &mut Vec<u8>,
-) -> Result<(), Fault> {
+fn from_text<A: Accumulator>(text: &[u8], scale: u8) -> Result<(bool, A), Fault> {
     if matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
         return Err(Fault::Unrepresentable);
     }
@@ -189,7 +180,7 @@ fn decimal_from_text<A: Accumulator>(
     }
     let mut sum = gather(A::ZERO, whole)?;
     sum = gather(sum, kept)?;
-    finish(scale_up(sum, usize::from(scale) - kept.len())?, negative, precision, out)
+    Ok((negative, scale_up(sum, usize::from(scale) - kept.len())?))
 }
 
 /// Appends decimal digits to `sum`, up to 19 at a time: wide multiplications are dear.

@@ -1,10 +1,15 @@
 //! One value of a scalar type, in either form, appended to a column's bytes. Pure.
 
-use super::numeric::{push_decimal_binary, push_decimal_text, push_text_binary};
-use super::time::{TimeRange, push_date_binary, push_date_text, push_timestamp_binary, push_timestamp_text};
-use super::{Conversion, Fault, Field};
+use super::conversion::IntegerSource;
+use super::limbs::{Accumulator, U256};
+use super::numeric::{push_decimal, push_text_binary, unscaled};
+use super::time::{
+    TimeRange, push_date, push_narrow_date, push_scaled_timestamp, push_seconds, push_time64, push_timestamp,
+};
+use super::{Conversion, Fault, Field, address, render};
 
-/// Version in front of the binary form of `jsonb` (PostgreSQL source, `jsonb.c`: `jsonb_send`).
+/// Version in front of the binary form of `jsonb` and others (PostgreSQL source, `jsonb.c`:
+/// `jsonb_send`).
 const JSONB_VERSION: u8 = 1;
 
 /// Appends the length of a string, a LEB128 number, as ClickHouse has it in front of the bytes.
@@ -42,31 +47,36 @@ pub(crate) fn push_scalar(
     range: TimeRange,
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
-    match field {
-        Field::Binary(bytes) => push_binary(conversion, bytes, range, out),
-        Field::Text(bytes) => push_text(conversion, bytes, range, out),
-        Field::Null => Err(Fault::Null),
+    match conversion {
+        Conversion::Decimal { precision, scale } => push_decimal(field, *precision, *scale, out),
+        Conversion::Date => push_date(field, range, out),
+        Conversion::Timestamp => push_timestamp(field, range, out),
+        Conversion::NarrowDate => push_narrow_date(field, out),
+        Conversion::ScaledTimestamp { scale } => push_scaled_timestamp(field, *scale, range, out),
+        Conversion::Seconds => push_seconds(field, out),
+        Conversion::Time64 { scale } => push_time64(field, *scale, out),
+        Conversion::Integer { from, bits, signed } => push_integer(*from, field, *bits, *signed, out),
+        Conversion::OrNull(inner) => push_scalar(inner, field, range, out),
+        _ => match field {
+            Field::Binary(bytes) => push_binary(conversion, bytes, out),
+            Field::Text(bytes) => push_text(conversion, bytes, out),
+            Field::Null => Err(Fault::Null),
+        },
     }
 }
 
 #[inline]
-fn push_binary(
-    conversion: &Conversion,
-    bytes: &[u8],
-    range: TimeRange,
-    out: &mut Vec<u8>,
-) -> Result<(), Fault> {
+fn push_binary(conversion: &Conversion, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     match conversion {
         Conversion::Bool => match bytes {
             [value @ (0 | 1)] => out.push(*value),
             _ => return Err(Fault::Malformed),
         },
         Conversion::Int16 => reversed::<2>(bytes, out)?,
-        Conversion::Int32 => reversed::<4>(bytes, out)?,
-        Conversion::Int64 => reversed::<8>(bytes, out)?,
+        Conversion::Int32 | Conversion::UInt32 => reversed::<4>(bytes, out)?,
+        Conversion::Int64 | Conversion::UInt64 => reversed::<8>(bytes, out)?,
         Conversion::Float32 => push_float32(f32::from_be_bytes(exactly(bytes)?), out),
         Conversion::Float64 => push_float64(f64::from_be_bytes(exactly(bytes)?), out),
-        Conversion::Decimal { precision, scale } => push_decimal_binary(bytes, *precision, *scale, out)?,
         Conversion::NumericText => push_text_binary(bytes, out)?,
         Conversion::Text | Conversion::Bytes => push_string(bytes, out),
         Conversion::Jsonb => match bytes {
@@ -74,15 +84,16 @@ fn push_binary(
             _ => return Err(Fault::Malformed),
         },
         Conversion::Uuid => push_uuid(exactly(bytes)?, out),
-        Conversion::Date => push_date_binary(bytes, range, out)?,
-        Conversion::Timestamp => push_timestamp_binary(bytes, range, out)?,
-        Conversion::TextForm | Conversion::Array(_) => return Err(Fault::Form),
+        Conversion::Rendered(kind) => render::push_binary(*kind, bytes, out)?,
+        Conversion::Ipv4 => address::push_v4_binary(bytes, out)?,
+        Conversion::Ipv6 => address::push_v6_binary(bytes, out)?,
+        _ => return Err(Fault::Form),
     }
     Ok(())
 }
 
 #[inline]
-fn push_text(conversion: &Conversion, text: &[u8], range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
+fn push_text(conversion: &Conversion, text: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     match conversion {
         Conversion::Bool => match text {
             b"t" => out.push(1),
@@ -98,18 +109,48 @@ fn push_text(conversion: &Conversion, text: &[u8], range: TimeRange, out: &mut V
             out.extend_from_slice(&value.to_le_bytes());
         }
         Conversion::Int64 => out.extend_from_slice(&integer(text)?.to_le_bytes()),
+        Conversion::UInt32 => out.extend_from_slice(&unsigned::<u32>(text)?.to_le_bytes()),
+        Conversion::UInt64 => out.extend_from_slice(&unsigned::<u64>(text)?.to_le_bytes()),
         Conversion::Float32 => push_float32(float(text)?, out),
         Conversion::Float64 => push_float64(float(text)?, out),
-        Conversion::Decimal { precision, scale } => push_decimal_text(text, *precision, *scale, out)?,
         Conversion::NumericText | Conversion::Text | Conversion::Jsonb | Conversion::TextForm => {
             push_string(text, out);
         }
         Conversion::Bytes => push_hex(text, out)?,
         Conversion::Uuid => push_uuid(uuid(text)?, out),
-        Conversion::Date => push_date_text(text, range, out)?,
-        Conversion::Timestamp => push_timestamp_text(text, range, out)?,
-        Conversion::Array(_) => return Err(Fault::Form),
+        Conversion::Rendered(kind) => render::push_text(*kind, text, out),
+        Conversion::Ipv4 => address::push_v4_text(text, out)?,
+        Conversion::Ipv6 => address::push_v6_text(text, out)?,
+        _ => return Err(Fault::Form),
     }
+    Ok(())
+}
+
+/// Appends an integer of another width than the source's; one that does not fit is refused.
+fn push_integer(
+    from: IntegerSource,
+    field: Field<'_>,
+    bits: u16,
+    signed: bool,
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    let (negative, magnitude) = match (from, field) {
+        (IntegerSource::Integer, Field::Binary(bytes)) => {
+            let value = match bytes.len() {
+                2 => i16::from_be_bytes(exactly(bytes)?).into(),
+                4 => i32::from_be_bytes(exactly(bytes)?).into(),
+                _ => i64::from_be_bytes(exactly(bytes)?),
+            };
+            (value < 0, U256::ZERO.mul_add(1, value.unsigned_abs()).ok_or(Fault::Unrepresentable)?)
+        }
+        _ => unscaled::<U256>(field, 0)?,
+    };
+    if !magnitude.fits(negative, bits, signed) {
+        return Err(Fault::Unrepresentable);
+    }
+    let start = out.len();
+    magnitude.write(negative, 32, out);
+    out.truncate(start + usize::from(bits / 8));
     Ok(())
 }
 
@@ -129,7 +170,7 @@ fn reversed<const N: usize>(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault
 
 /// The text form of NaN does not tell which NaN: neither do we.
 #[inline]
-fn push_float32(value: f32, out: &mut Vec<u8>) {
+pub(super) fn push_float32(value: f32, out: &mut Vec<u8>) {
     let value = if value.is_nan() { f32::NAN } else { value };
     out.extend_from_slice(&value.to_le_bytes());
 }
@@ -141,9 +182,15 @@ fn push_float64(value: f64, out: &mut Vec<u8>) {
 }
 
 #[inline]
-fn float<T: std::str::FromStr>(text: &[u8]) -> Result<T, Fault> {
+pub(super) fn float<T: std::str::FromStr>(text: &[u8]) -> Result<T, Fault> {
     // Rust reads all that PostgreSQL writes, `NaN` and `-Infinity` included.
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Fault::Malformed)
+}
+
+fn unsigned<T: std::str::FromStr>(text: &[u8]) -> Result<T, Fault> {
+    // Rust also reads a sign, which PostgreSQL never writes here.
+    let digits = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'));
+    digits.and_then(|text| text.parse().ok()).ok_or(Fault::Malformed)
 }
 
 #[inline]

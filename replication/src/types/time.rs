@@ -1,9 +1,9 @@
-//! `date` and `timestamp[tz]` in both forms. Pure.
+//! `date`, `timestamp[tz]` and `time` in both forms. Pure.
 //!
 //! Binary: days, or microseconds, since 2000-01-01; the extreme integers are the infinities. Text: the
 //! ISO style, which every source session pins, with `BC` behind years before 1.
 
-use super::Fault;
+use super::{Fault, Field};
 
 /// Days from 1970-01-01, where ClickHouse counts from, to 2000-01-01, where PostgreSQL does.
 const EPOCH_DAYS: i32 = 10_957;
@@ -29,23 +29,15 @@ impl TimeRange {
         TimeRange { first_day: days_from_civil(1, 1, 1), last_day: days_from_civil(9999, 12, 31) };
 
     #[inline]
-    fn push_day(self, day: i32, out: &mut Vec<u8>) -> Result<(), Fault> {
-        if day < self.first_day || day > self.last_day {
-            return Err(Fault::Unrepresentable);
-        }
-        out.extend_from_slice(&day.to_le_bytes());
-        Ok(())
+    fn holds_day(self, day: i32) -> bool {
+        self.first_day <= day && day <= self.last_day
     }
 
     #[inline]
-    fn push_micros(self, micros: i64, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn holds_micros(self, micros: i64) -> bool {
         let first = self.first_day as i64 * DAY_MICROS;
         let end = (self.last_day as i64 + 1) * DAY_MICROS;
-        if micros < first || micros >= end {
-            return Err(Fault::Unrepresentable);
-        }
-        out.extend_from_slice(&micros.to_le_bytes());
-        Ok(())
+        first <= micros && micros < end
     }
 }
 
@@ -60,33 +52,126 @@ const fn days_from_civil(year: i32, month: i32, day: i32) -> i32 {
     era * 146_097 + day_of_era - 719_468
 }
 
+/// Appends a `date` to a `Date32` column.
 #[inline]
-pub(super) fn push_date_binary(bytes: &[u8], range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
-    let days = i32::from_be_bytes(bytes.try_into().map_err(|_| Fault::Malformed)?);
-    // The infinities overflow or are far out of range.
-    range.push_day(days.checked_add(EPOCH_DAYS).ok_or(Fault::Unrepresentable)?, out)
+pub(super) fn push_date(field: Field<'_>, range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let day = day(field)?;
+    if !range.holds_day(day) {
+        return Err(Fault::Unrepresentable);
+    }
+    out.extend_from_slice(&day.to_le_bytes());
+    Ok(())
 }
 
-#[inline]
-pub(super) fn push_timestamp_binary(bytes: &[u8], range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
-    let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| Fault::Malformed)?);
-    let micros = micros.checked_add(EPOCH_DAYS as i64 * DAY_MICROS).ok_or(Fault::Unrepresentable)?;
-    range.push_micros(micros, out)
+/// Appends a `date` to a `Date` column, which holds 1970-01-01 to 2149-06-06.
+pub(super) fn push_narrow_date(field: Field<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let day = u16::try_from(day(field)?).map_err(|_| Fault::Unrepresentable)?;
+    out.extend_from_slice(&day.to_le_bytes());
+    Ok(())
 }
 
-pub(super) fn push_date_text(text: &[u8], range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
+/// Appends a `timestamp[tz]` to a `DateTime64(6)` column.
+#[inline]
+pub(super) fn push_timestamp(field: Field<'_>, range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let micros = micros(field)?;
+    if !range.holds_micros(micros) {
+        return Err(Fault::Unrepresentable);
+    }
+    out.extend_from_slice(&micros.to_le_bytes());
+    Ok(())
+}
+
+/// Appends a `timestamp[tz]` to a `DateTime64(scale)` column.
+pub(super) fn push_scaled_timestamp(
+    field: Field<'_>,
+    scale: u8,
+    range: TimeRange,
+    out: &mut Vec<u8>,
+) -> Result<(), Fault> {
+    let micros = micros(field)?;
+    if !range.holds_micros(micros) {
+        return Err(Fault::Unrepresentable);
+    }
+    out.extend_from_slice(&scaled(micros, scale)?.to_le_bytes());
+    Ok(())
+}
+
+/// Appends a `timestamp[tz]` to a `DateTime` column, which holds 1970-01-01 to 2106-02-07.
+pub(super) fn push_seconds(field: Field<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let seconds = u32::try_from(scaled(micros(field)?, 0)?).map_err(|_| Fault::Unrepresentable)?;
+    out.extend_from_slice(&seconds.to_le_bytes());
+    Ok(())
+}
+
+/// Appends a `time` to a `Time64(scale)` column.
+pub(super) fn push_time64(field: Field<'_>, scale: u8, out: &mut Vec<u8>) -> Result<(), Fault> {
+    let micros = match field {
+        Field::Binary(bytes) => i64::from_be_bytes(bytes.try_into().map_err(|_| Fault::Malformed)?),
+        Field::Text(text) => match parse_time(text)? {
+            (micros, []) => micros,
+            _ => return Err(Fault::Malformed),
+        },
+        Field::Null => return Err(Fault::Null),
+    };
+    if !(0..=DAY_MICROS).contains(&micros) {
+        return Err(Fault::Malformed);
+    }
+    out.extend_from_slice(&scaled(micros, scale)?.to_le_bytes());
+    Ok(())
+}
+
+/// Microseconds in units of `scale` digits of a second; what does not come out even is refused.
+fn scaled(micros: i64, scale: u8) -> Result<i64, Fault> {
+    const UNITS: [i64; 7] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000];
+    let unit = |digits: u8| UNITS.get(usize::from(digits)).copied().ok_or(Fault::Unrepresentable);
+    match scale.checked_sub(6) {
+        Some(more) => micros.checked_mul(unit(more)?).ok_or(Fault::Unrepresentable),
+        None => {
+            let unit = unit(6 - scale)?;
+            if micros % unit == 0 { Ok(micros / unit) } else { Err(Fault::Unrepresentable) }
+        }
+    }
+}
+
+/// Days since 1970-01-01.
+#[inline]
+fn day(field: Field<'_>) -> Result<i32, Fault> {
+    match field {
+        Field::Binary(bytes) => {
+            let days = i32::from_be_bytes(bytes.try_into().map_err(|_| Fault::Malformed)?);
+            // The infinities overflow or are far out of range.
+            days.checked_add(EPOCH_DAYS).ok_or(Fault::Unrepresentable)
+        }
+        Field::Text(text) => day_of_text(text),
+        Field::Null => Err(Fault::Null),
+    }
+}
+
+fn day_of_text(text: &[u8]) -> Result<i32, Fault> {
     if is_infinity(text) {
         return Err(Fault::Unrepresentable);
     }
     let (text, before_christ) = take_era(text);
-    let (day, rest) = parse_day(text, before_christ)?;
-    if !rest.is_empty() {
-        return Err(Fault::Malformed);
+    match parse_day(text, before_christ)? {
+        (day, []) => Ok(day),
+        _ => Err(Fault::Malformed),
     }
-    range.push_day(day, out)
 }
 
-pub(super) fn push_timestamp_text(text: &[u8], range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
+/// Microseconds since 1970-01-01.
+#[inline]
+fn micros(field: Field<'_>) -> Result<i64, Fault> {
+    match field {
+        Field::Binary(bytes) => {
+            let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| Fault::Malformed)?);
+            micros.checked_add(EPOCH_DAYS as i64 * DAY_MICROS).ok_or(Fault::Unrepresentable)
+        }
+        Field::Text(text) => micros_of_text(text),
+        Field::Null => Err(Fault::Null),
+    }
+}
+
+fn micros_of_text(text: &[u8]) -> Result<i64, Fault> {
     if is_infinity(text) {
         return Err(Fault::Unrepresentable);
     }
@@ -95,11 +180,32 @@ pub(super) fn push_timestamp_text(text: &[u8], range: TimeRange, out: &mut Vec<u
     let [b' ', time @ ..] = rest else { return Err(Fault::Malformed) };
     let (time, rest) = parse_time(time)?;
     let offset = parse_offset(rest)?;
-    // Days this far out would overflow; an offset moves a value by one at most.
-    if day < range.first_day - 2 || day > range.last_day + 2 {
-        return Err(Fault::Unrepresentable);
+    // No timestamp of PostgreSQL overflows, but a text may say anything.
+    let micros = i64::from(day).checked_mul(DAY_MICROS).and_then(|day| day.checked_add(time - offset));
+    micros.ok_or(Fault::Unrepresentable)
+}
+
+/// Appends `HH:MM:SS[.ffffff]`, without zeros at the end, as `time_out` writes it.
+pub(super) fn push_time(micros: i64, out: &mut Vec<u8>) {
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    out.extend_from_slice(text.as_bytes());
+    if fraction != 0 {
+        out.extend_from_slice(format!(".{fraction:06}").trim_end_matches('0').as_bytes());
     }
-    range.push_micros(i64::from(day) * DAY_MICROS + time - offset, out)
+}
+
+/// Appends `+HH[:MM[:SS]]` for a zone so many seconds west of Greenwich.
+pub(super) fn push_zone(west: i32, out: &mut Vec<u8>) {
+    let (sign, seconds) = (if west <= 0 { '+' } else { '-' }, west.unsigned_abs());
+    let mut text = format!("{sign}{:02}", seconds / 3600);
+    if seconds % 3600 != 0 {
+        text.push_str(&format!(":{:02}", seconds / 60 % 60));
+    }
+    if seconds % 60 != 0 {
+        text.push_str(&format!(":{:02}", seconds % 60));
+    }
+    out.extend_from_slice(text.as_bytes());
 }
 
 fn is_infinity(text: &[u8]) -> bool {
@@ -190,7 +296,7 @@ mod tests {
 
     fn micros(text: &str) -> Result<i64, Fault> {
         let mut out = Vec::new();
-        push_timestamp_text(text.as_bytes(), TimeRange::WIDE, &mut out)?;
+        push_timestamp(Field::Text(text.as_bytes()), TimeRange::WIDE, &mut out)?;
         Ok(i64::from_le_bytes(out.try_into().unwrap()))
     }
 

@@ -10,6 +10,7 @@ use millrace_replication::stream::{
     self, Limits, MemoryBudget, Report, StreamConfig, StreamHandle, StreamTable, WORKER_BYTES,
 };
 use millrace_replication::table::{OwnColumns, TablePlan};
+use millrace_replication::types::OnUnrepresentable;
 use millrace_terms::{Lsn, Result, TableName};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -131,6 +132,7 @@ fn options(name: &str) -> Options {
         columns: Default::default(),
         order_by: Vec::new(),
         partition_by: String::new(),
+        on_unrepresentable: OnUnrepresentable::Error,
         own: OwnColumns {
             version: "_version".into(),
             is_deleted: "_is_deleted".into(),

@@ -1,0 +1,10 @@
+//! The catalog on a real PostgreSQL: one cluster for all tests, a database for each.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // A test fails by a panic.
+
+mod copies;
+mod database;
+mod migration;
+mod mirrors;
+mod peers;
+mod streams;

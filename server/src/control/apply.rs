@@ -1,0 +1,163 @@
+//! `apply`: a whole file, planned, validated, then carried out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use millrace_catalog::peers::CreateOptions;
+use millrace_catalog::spec::{MirrorSpec, PeerSpec};
+use millrace_catalog::state::Desired;
+use millrace_proto::v1;
+use millrace_proto::v1::applied_object::{Action, Kind};
+use millrace_terms::{Code, Error};
+
+use super::mirrors::Prepared;
+use super::{Control, found, whole_page};
+use crate::diff::Change;
+use crate::fault::Answer;
+use crate::plan::{self, Step, StoredMirror};
+use crate::{document, report};
+
+/// Checks that run at once for one document: each takes a slot of a worker.
+const CHECKS_MAX: usize = 4;
+
+impl Control {
+    /// Applies a document; see the API's own words.
+    pub(crate) async fn apply(self: Arc<Self>, request: v1::ApplyRequest) -> Answer<v1::ApplyResponse> {
+        let document = document::parse(&request.document)?;
+        let peers = self.all_peers().await?;
+        let stored = self.all_mirrors().await?;
+        let mirrors: Vec<StoredMirror> = stored
+            .iter()
+            .map(|m| StoredMirror { spec: m.spec.clone(), dropping: m.desired == Desired::Dropping })
+            .collect();
+        let steps = plan::steps(&document, &peers, &mirrors, request.prune)?;
+        let known = peers.iter().chain(&document.peers).map(|peer| (peer.name.as_str(), peer)).collect();
+        let mut prepared = self.validate(&steps, &known).await?;
+
+        let mut objects = Vec::with_capacity(steps.len());
+        for step in steps {
+            let mut object = describe(&step);
+            if !request.dry_run {
+                object.leftovers = self.carry_out(step, &mut prepared, request.drop_destination).await?;
+            }
+            objects.push(object);
+        }
+        Ok(v1::ApplyResponse { objects })
+    }
+
+    async fn all_peers(&self) -> Answer<Vec<PeerSpec>> {
+        let (mut all, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = self.catalog.list_peers(&whole_page(token)).await?;
+            all.extend(page.items.into_iter().map(|peer| peer.spec));
+            match page.next {
+                Some(next) => token = next,
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Looks at every peer and mirror that is to be made or changed. Gives the mirrors, ready to
+    /// be stored.
+    async fn validate(
+        &self,
+        steps: &[Step],
+        known: &BTreeMap<&str, &PeerSpec>,
+    ) -> Answer<BTreeMap<String, Prepared>> {
+        let (mut peers, mut mirrors) = (Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::CreatePeer(peer) | Step::UpdatePeer(peer, _) => {
+                    peers.push(self.validate_new_peer(peer))
+                }
+                Step::CreateMirror(mirror) => mirrors.push(self.validate_new_mirror(mirror, known)),
+                _ => {}
+            }
+        }
+        stream::iter(peers).buffered(CHECKS_MAX).try_collect::<()>().await?;
+        stream::iter(mirrors).buffered(CHECKS_MAX).try_collect().await
+    }
+
+    async fn validate_new_peer(&self, peer: &PeerSpec) -> Answer<()> {
+        report::require_success(&self.check_peer(peer).await?)
+    }
+
+    async fn validate_new_mirror(
+        &self,
+        mirror: &MirrorSpec,
+        known: &BTreeMap<&str, &PeerSpec>,
+    ) -> Answer<(String, Prepared)> {
+        let peer = |name: &str| known.get(name).copied();
+        let (Some(source), Some(destination)) = (peer(&mirror.source), peer(&mirror.destination)) else {
+            return Err(Error::new(Code::Internal, "a mirror was planned without its peers").into());
+        };
+        Ok((mirror.name.clone(), self.prepare(mirror, source, destination).await?))
+    }
+
+    /// Takes one step; gives what a drop left behind.
+    async fn carry_out(
+        &self,
+        step: Step,
+        prepared: &mut BTreeMap<String, Prepared>,
+        drop_destination: bool,
+    ) -> Answer<Vec<String>> {
+        // Created by somebody else since it was planned: that is what was asked for, or an error.
+        let options = CreateOptions { allow_existing: true, ..CreateOptions::default() };
+        match step {
+            Step::KeepPeer(_) | Step::KeepMirror(_) => {}
+            Step::CreatePeer(peer) => {
+                self.catalog.create_peer(&peer, &options).await?;
+            }
+            Step::UpdatePeer(peer, _) => {
+                self.catalog.update_peer(&peer, "").await?;
+            }
+            Step::CreateMirror(mirror) => {
+                if let Some(ready) = prepared.remove(&mirror.name) {
+                    self.store(ready, &options).await?;
+                }
+            }
+            Step::DeleteMirror(name) => {
+                if let Some(mirror) = found(self.catalog.get_mirror(&name).await, Code::MirrorNotFound)? {
+                    let dropped = self.drop_mirror(&mirror, drop_destination).await?;
+                    if !dropped.done {
+                        let message = format!("mirror {name} is being dropped; the rest was not done");
+                        return Err(Error::new(Code::RequestTimeout, message).with("mirror", name).into());
+                    }
+                    return Ok(dropped.leftovers);
+                }
+            }
+            Step::DeletePeer(name) => {
+                found(self.catalog.delete_peer(&name, "").await, Code::PeerNotFound)?;
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+fn describe(step: &Step) -> v1::AppliedObject {
+    let (kind, name, action, changes): (_, _, _, &[Change]) = match step {
+        Step::CreatePeer(peer) => (Kind::Peer, &peer.name, Action::Created, &[]),
+        Step::UpdatePeer(peer, changes) => (Kind::Peer, &peer.name, Action::Updated, changes),
+        Step::KeepPeer(name) => (Kind::Peer, name, Action::Unchanged, &[]),
+        Step::DeletePeer(name) => (Kind::Peer, name, Action::Deleted, &[]),
+        Step::CreateMirror(mirror) => (Kind::Mirror, &mirror.name, Action::Created, &[]),
+        Step::KeepMirror(name) => (Kind::Mirror, name, Action::Unchanged, &[]),
+        Step::DeleteMirror(name) => (Kind::Mirror, name, Action::Deleted, &[]),
+    };
+    v1::AppliedObject {
+        kind: kind.into(),
+        name: name.clone(),
+        action: action.into(),
+        changes: changes.iter().map(change).collect(),
+        leftovers: Vec::new(),
+    }
+}
+
+fn change(change: &Change) -> v1::FieldChange {
+    v1::FieldChange {
+        field: change.field.clone(),
+        old_value: change.old.clone(),
+        new_value: change.new.clone(),
+    }
+}

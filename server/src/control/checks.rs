@@ -1,0 +1,49 @@
+//! Checks by the workers: the spec goes into a sealed draft, a workflow looks at the peers, the
+//! answer is in the draft.
+
+use millrace_catalog::drafts::{CheckReport, Draft};
+use millrace_catalog::spec::{MirrorSpec, PeerSpec};
+use millrace_terms::{Code, Error, Result};
+
+use super::Control;
+
+impl Control {
+    /// Looks at a peer.
+    pub(super) async fn check_peer(&self, peer: &PeerSpec) -> Result<CheckReport> {
+        self.check(&Draft::Peer(peer.clone())).await
+    }
+
+    /// Lists the tables of a source.
+    pub(super) async fn list_tables(&self, source: &PeerSpec) -> Result<CheckReport> {
+        self.check(&Draft::Tables(source.clone())).await
+    }
+
+    /// Looks at both peers and at every table of a mirror, whose tables and destinations are named.
+    pub(super) async fn check_mirror(
+        &self,
+        mirror: &MirrorSpec,
+        source: &PeerSpec,
+        destination: &PeerSpec,
+    ) -> Result<CheckReport> {
+        let draft = Draft::Mirror {
+            mirror: Box::new(mirror.clone()),
+            source: Box::new(source.clone()),
+            destination: Box::new(destination.clone()),
+        };
+        self.check(&draft).await
+    }
+
+    async fn check(&self, draft: &Draft) -> Result<CheckReport> {
+        let id = self.catalog.create_draft(draft).await?;
+        let checked = self.orchestra.check(&id.to_string()).await;
+        let report = match checked {
+            Ok(()) => self.catalog.draft_result(id).await,
+            Err(error) => Err(error),
+        };
+        // What is left of it is deleted by housekeeping; the answer does not wait for that.
+        if let Err(error) = self.catalog.delete_draft(id).await {
+            tracing::warn!(code = %error.code(), "a draft was not deleted");
+        }
+        report?.ok_or_else(|| Error::new(Code::Internal, "the check left no answer"))
+    }
+}

@@ -1,0 +1,317 @@
+//! Mirrors: create, get, list, delete, validate, pause, resume, events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use millrace_catalog::mirrors::{Mirror, NewMirror, NewStream, NewTable};
+use millrace_catalog::peers::CreateOptions;
+use millrace_catalog::spec::{MirrorSpec, PeerSpec, RULES};
+use millrace_catalog::state::Desired;
+use millrace_proto::v1;
+use millrace_terms::{Code, Error, TableName};
+use millrace_workflows::payload::DropOptions;
+use tokio::time::Instant;
+
+use super::{Control, found, whole_page};
+use crate::convert::{self, view};
+use crate::fault::{Answer, Violations};
+use crate::orchestra::Change;
+use crate::text::{Page, check_request_id, name_of};
+use crate::{diff, plan, refusals, report, tables};
+
+/// How long DeleteMirror waits for the end of the work before it answers that it goes on.
+const DROP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the catalog is asked meanwhile whether the mirror is gone.
+const DROP_POLL: Duration = Duration::from_millis(200);
+/// How long ResumeMirror waits until the catalog shows it; the state is then given as it is.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often the catalog is asked meanwhile: a worker needs some ten milliseconds.
+const RESUME_POLL: Duration = Duration::from_millis(50);
+
+/// A mirror that was looked at and found good: nothing about it is open any more.
+pub(super) struct Prepared {
+    /// Patterns replaced, destinations named.
+    pub(super) spec: MirrorSpec,
+    tables: Vec<NewTable>,
+}
+
+impl Control {
+    /// Validates a mirror, stores it and starts it.
+    pub(crate) async fn create_mirror(
+        self: Arc<Self>,
+        request: v1::CreateMirrorRequest,
+    ) -> Answer<v1::Mirror> {
+        let mut violations = Violations::default();
+        check_request_id(&request.request_id, &mut violations);
+        violations.into_result()?;
+        let asked = convert::mirror::to_spec(request.mirror.as_ref())?;
+        refusals::check_mirror(&asked)?;
+        let options =
+            CreateOptions { allow_existing: request.allow_existing, request_id: request.request_id };
+        if let Some(stored) = self.existing(&asked, &options).await? {
+            return Ok(view::mirror(&stored, Timestamp::now()));
+        }
+        let (source, destination) = self.peers_of(&asked).await?;
+        let prepared = self.prepare(&asked, &source, &destination).await?;
+        if request.validate_only {
+            return Ok(convert::mirror::from_spec(&prepared.spec));
+        }
+        let stored = self.store(prepared, &options).await?;
+        Ok(view::mirror(&stored, Timestamp::now()))
+    }
+
+    /// The mirror that is there already, if it is as good as the one asked for.
+    async fn existing(&self, asked: &MirrorSpec, options: &CreateOptions) -> Answer<Option<Mirror>> {
+        let Some(stored) = found(self.catalog.get_mirror(&asked.name).await, Code::MirrorNotFound)? else {
+            return Ok(None);
+        };
+        if stored.desired == Desired::Dropping {
+            let message = format!("mirror {} is being dropped", asked.name);
+            return Err(Error::new(Code::MirrorState, message).with("mirror", asked.name.clone()).into());
+        }
+        let same_request = !options.request_id.is_empty() && options.request_id == stored.request_id;
+        if !same_request {
+            let changes = diff::with_stored(&stored.spec, asked)?;
+            if !(options.allow_existing && changes.is_empty()) {
+                return Err(diff::exists(Code::MirrorExists, "mirror", &asked.name, &changes).into());
+            }
+        }
+        if !stored.workflow_started {
+            self.start(&asked.name).await?;
+        }
+        Ok(Some(stored))
+    }
+
+    async fn peers_of(&self, mirror: &MirrorSpec) -> Answer<(PeerSpec, PeerSpec)> {
+        let source = self.catalog.get_peer(&mirror.source).await?.spec;
+        let destination = self.catalog.get_peer(&mirror.destination).await?.spec;
+        let known = [&source, &destination].map(|peer| (peer.name.as_str(), peer)).into_iter().collect();
+        plan::check_peers(mirror, &known)?;
+        Ok((source, destination))
+    }
+
+    /// Looks at both peers and at every table. Nothing is stored or made.
+    ///
+    /// # Errors
+    /// The first check that failed, with all the others as violations.
+    pub(super) async fn prepare(
+        &self,
+        asked: &MirrorSpec,
+        source: &PeerSpec,
+        destination: &PeerSpec,
+    ) -> Answer<Prepared> {
+        let spec = self.resolve(asked, source).await?;
+        self.refuse_taken_destinations(&spec).await?;
+        let report = self.check_mirror(&spec, source, destination).await?;
+        report::require_success(&report)?;
+        let tables = report::new_tables(&spec, &report)?;
+        Ok(Prepared { spec, tables })
+    }
+
+    /// Replaces patterns, which takes a look at the source, and names the destinations.
+    async fn resolve(&self, asked: &MirrorSpec, source: &PeerSpec) -> Answer<MirrorSpec> {
+        let listing: Vec<TableName> = match tables::pattern_schemas(asked).is_empty() {
+            true => Vec::new(),
+            false => {
+                let report = self.list_tables(source).await?;
+                report::tables(&report).into_iter().map(|(name, _)| name).collect()
+            }
+        };
+        tables::resolve(asked, &listing)
+    }
+
+    /// Two mirrors must not write into one table. The check on the destination sees only tables
+    /// that are made already.
+    async fn refuse_taken_destinations(&self, spec: &MirrorSpec) -> Answer<()> {
+        let others = self.all_mirrors().await?;
+        let others = others
+            .iter()
+            .filter(|other| other.spec.name != spec.name && other.spec.destination == spec.destination);
+        let taken: BTreeMap<&str, &str> = others
+            .flat_map(|other| {
+                other.tables.iter().map(|table| (table.destination.as_str(), other.spec.name.as_str()))
+            })
+            .collect();
+        for table in &spec.tables {
+            if let Some(other) = taken.get(table.destination.as_str()) {
+                let message = format!("{}: mirror {other} writes into {}", table.source, table.destination);
+                return Err(Error::new(Code::DestinationTableExists, message)
+                    .with("table", table.source.clone())
+                    .with("mirror", *other)
+                    .with_remedy("Give the table another `destination`.")
+                    .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Every mirror that is stored.
+    pub(crate) async fn all_mirrors(&self) -> millrace_terms::Result<Vec<Mirror>> {
+        let (mut all, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = self.catalog.list_mirrors(&whole_page(token)).await?;
+            all.extend(page.items);
+            match page.next {
+                Some(next) => token = next,
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Stores a mirror and starts it.
+    pub(super) async fn store(&self, prepared: Prepared, options: &CreateOptions) -> Answer<Mirror> {
+        let installation = self.catalog.installation().await?;
+        let name = prepared.spec.name.clone();
+        let new = NewMirror {
+            rules: RULES,
+            streams: vec![NewStream {
+                slot: installation.slot(&name, 0),
+                publication: installation.publication(&name),
+            }],
+            tables: prepared.tables,
+            spec: prepared.spec,
+        };
+        let stored = self.catalog.create_mirror(&new, options).await?.into_inner();
+        if let Err(error) = self.start(&name).await {
+            // It is stored, so it exists; the start is repeated by `keep_started`.
+            tracing::warn!(mirror = name, code = %error.code(), message = error.message(), "not started yet");
+        }
+        Ok(stored)
+    }
+
+    /// A mirror with its tables, their states and progress.
+    pub(crate) async fn get_mirror(self: Arc<Self>, request: v1::GetMirrorRequest) -> Answer<v1::Mirror> {
+        let mirror = self.catalog.get_mirror(name_of(&request.name)?).await?;
+        Ok(view::mirror(&mirror, Timestamp::now()))
+    }
+
+    /// Mirrors by name.
+    pub(crate) async fn list_mirrors(
+        self: Arc<Self>,
+        request: v1::ListMirrorsRequest,
+    ) -> Answer<v1::ListMirrorsResponse> {
+        let page = Page::new(request.page_size, &request.page_token)?;
+        let mirrors = self.catalog.list_mirrors(&page.request()).await?;
+        let now = Timestamp::now();
+        Ok(v1::ListMirrorsResponse {
+            mirrors: mirrors.items.iter().map(|mirror| view::mirror(mirror, now)).collect(),
+            next_page_token: mirrors.next.unwrap_or_default(),
+        })
+    }
+
+    /// Every check of a mirror that is not stored.
+    pub(crate) async fn validate_mirror(
+        self: Arc<Self>,
+        request: v1::ValidateMirrorRequest,
+    ) -> Answer<v1::ValidateMirrorResponse> {
+        let asked = convert::mirror::to_spec(request.mirror.as_ref())?;
+        refusals::check_mirror(&asked)?;
+        let (source, destination) = self.peers_of(&asked).await?;
+        let spec = self.resolve(&asked, &source).await?;
+        let report = self.check_mirror(&spec, &source, &destination).await?;
+        Ok(v1::ValidateMirrorResponse { ok: report::is_success(&report), checks: report::messages(&report) })
+    }
+
+    /// Ends the stream after what it has in flight.
+    pub(crate) async fn pause_mirror(self: Arc<Self>, request: v1::PauseMirrorRequest) -> Answer<v1::Mirror> {
+        self.change(&request.name, Change::Pause, &request.request_id).await
+    }
+
+    /// Goes on from the position.
+    pub(crate) async fn resume_mirror(
+        self: Arc<Self>,
+        request: v1::ResumeMirrorRequest,
+    ) -> Answer<v1::Mirror> {
+        self.change(&request.name, Change::Resume, &request.request_id).await
+    }
+
+    async fn change(&self, name: &str, change: Change, request_id: &str) -> Answer<v1::Mirror> {
+        let mut violations = Violations::default();
+        check_request_id(request_id, &mut violations);
+        violations.into_result()?;
+        let name = name_of(name)?;
+        self.catalog.get_mirror(name).await?;
+        self.orchestra.change(name, change, request_id).await.map_err(|error| error.with("mirror", name))?;
+        let mut mirror = self.catalog.get_mirror(name).await?;
+        let deadline = Instant::now() + RESUME_TIMEOUT;
+        // The workflow answers a resume at once and writes it down right after.
+        while matches!(change, Change::Resume)
+            && mirror.desired == Desired::Paused
+            && Instant::now() < deadline
+        {
+            tokio::time::sleep(RESUME_POLL).await;
+            mirror = self.catalog.get_mirror(name).await?;
+        }
+        Ok(view::mirror(&mirror, Timestamp::now()))
+    }
+
+    /// Ends a mirror and removes what it made on the source.
+    pub(crate) async fn delete_mirror(
+        self: Arc<Self>,
+        request: v1::DeleteMirrorRequest,
+    ) -> Answer<v1::DeleteMirrorResponse> {
+        let name = name_of(&request.name)?;
+        let stored = match self.catalog.get_mirror(name).await {
+            Err(error) if error.code() == Code::MirrorNotFound && request.allow_missing => {
+                return Ok(v1::DeleteMirrorResponse { done: true, leftovers: Vec::new() });
+            }
+            other => other?,
+        };
+        if !request.etag.is_empty() && request.etag != stored.etag {
+            let message = format!("mirror {name} was changed meanwhile");
+            return Err(Error::new(Code::EditConflict, message).with("mirror", name).into());
+        }
+        self.drop_mirror(&stored, request.drop_destination).await
+    }
+
+    /// Drops a mirror; see [`Control::delete_mirror`].
+    pub(super) async fn drop_mirror(
+        &self,
+        stored: &Mirror,
+        destination_tables: bool,
+    ) -> Answer<v1::DeleteMirrorResponse> {
+        let name = stored.name();
+        let deadline = Instant::now() + DROP_TIMEOUT;
+        if stored.desired != Desired::Dropping {
+            let change = Change::Drop(DropOptions { destination_tables });
+            self.orchestra.change(name, change, "").await.map_err(|error| error.with("mirror", name))?;
+        }
+        while self.is_stored(stored).await? {
+            if Instant::now() >= deadline {
+                return Ok(v1::DeleteMirrorResponse { done: false, leftovers: Vec::new() });
+            }
+            // The end of the work is written by a worker, and nobody tells the server of it.
+            tokio::time::sleep(DROP_POLL).await;
+        }
+        // Gone from the catalog, so the newest drop of this name is ours, and it is over.
+        let report = self.orchestra.drop_report(name).await?;
+        let leftovers = report.leftovers.iter();
+        let leftovers =
+            leftovers.map(|left| format!("{}: {} {}", left.object, left.error, left.error.remedy()));
+        Ok(v1::DeleteMirrorResponse { done: true, leftovers: leftovers.collect() })
+    }
+
+    /// Whether this very mirror is there, not one made later under its name.
+    async fn is_stored(&self, mirror: &Mirror) -> Answer<bool> {
+        let found = found(self.catalog.get_mirror(mirror.name()).await, Code::MirrorNotFound)?;
+        Ok(found.is_some_and(|found| found.created_at == mirror.created_at))
+    }
+
+    /// What happened to a mirror, newest first. A dropped mirror's events are kept for a while.
+    pub(crate) async fn list_mirror_events(
+        self: Arc<Self>,
+        request: v1::ListMirrorEventsRequest,
+    ) -> Answer<v1::ListMirrorEventsResponse> {
+        let page = Page::new(request.page_size, &request.page_token)?;
+        let events = self.catalog.list_events(name_of(&request.name)?, &page.request()).await?;
+        if events.items.is_empty() && page.is_first() {
+            self.catalog.get_mirror(&request.name).await?;
+        }
+        Ok(v1::ListMirrorEventsResponse {
+            events: events.items.iter().map(view::event).collect(),
+            next_page_token: events.next.unwrap_or_default(),
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! Between the API's messages and the catalog's specs and rows.
+//!
+//! Pure: no I/O.
+
+pub(crate) mod mirror;
+pub(crate) mod peer;
+pub(crate) mod view;

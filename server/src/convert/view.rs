@@ -1,0 +1,157 @@
+//! Stored objects as the API shows them: spec, state and progress.
+
+use catalog::events::{Event, Severity};
+use catalog::failure::Failure;
+use catalog::mirrors::Mirror;
+use catalog::peers::Peer;
+use catalog::state::{MirrorState, TableState, Verdict};
+use catalog::streams::Stream;
+use catalog::tables::Table;
+use jiff::Timestamp;
+use millrace_catalog as catalog;
+use millrace_proto::v1;
+use millrace_workflows::ids;
+
+use super::{mirror as mirror_spec, peer as peer_spec};
+
+/// A stored peer, without its secrets.
+pub(crate) fn peer(peer: &Peer) -> v1::Peer {
+    v1::Peer {
+        create_time: Some(time(peer.created_at)),
+        update_time: Some(time(peer.updated_at)),
+        etag: peer.etag.clone(),
+        ..peer_spec::from_spec(&peer.spec)
+    }
+}
+
+/// A stored mirror at `now`.
+pub(crate) fn mirror(mirror: &Mirror, now: Timestamp) -> v1::Mirror {
+    let mut message = mirror_spec::from_spec(&mirror.spec);
+    // The catalog's rows are what is replicated; the spec adds what was asked for.
+    message.tables = mirror.tables.iter().map(|stored| table(stored, &mirror.spec)).collect();
+    v1::Mirror {
+        state: mirror_state(mirror.state).into(),
+        error: mirror.error.as_ref().map(failure),
+        streams: mirror.streams.iter().map(|stored| stream(stored, now)).collect(),
+        workflow_id: ids::mirror(&mirror.spec.name),
+        create_time: Some(time(mirror.created_at)),
+        update_time: Some(time(mirror.updated_at)),
+        etag: mirror.etag.clone(),
+        ..message
+    }
+}
+
+fn mirror_state(state: MirrorState) -> v1::mirror::State {
+    use v1::mirror::State as Message;
+    match state {
+        MirrorState::Setup => Message::Setup,
+        MirrorState::Snapshot => Message::Snapshot,
+        MirrorState::Running => Message::Running,
+        MirrorState::Paused => Message::Paused,
+        MirrorState::Degraded => Message::Degraded,
+        MirrorState::Failed => Message::Failed,
+        MirrorState::Dropping => Message::Dropping,
+        MirrorState::Completed => Message::Completed,
+    }
+}
+
+fn table_state(state: TableState) -> v1::table::State {
+    use v1::table::State as Message;
+    match state {
+        TableState::Pending => Message::Pending,
+        TableState::Copying => Message::Copying,
+        TableState::Streaming => Message::Streaming,
+        TableState::Resyncing => Message::Resyncing,
+        TableState::Paused => Message::Paused,
+        TableState::Error => Message::Error,
+        TableState::Dropped => Message::Dropped,
+    }
+}
+
+fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
+    let source = table.source.to_string();
+    let asked = mirror.tables.iter().find(|spec| spec.source == source);
+    let copy = table.copy.unwrap_or_default();
+    v1::Table {
+        source,
+        destination: table.destination.clone(),
+        state: table_state(table.state).into(),
+        error: table.error.as_ref().map(failure),
+        rows_copied: count(table.rows_copied),
+        rows_estimated: count(table.rows_estimated),
+        partitions_done: small(copy.done),
+        partitions_total: small(copy.partitions),
+        bytes_total: count(table.bytes_total),
+        bytes_copied: count(copy.bytes),
+        blocked_by: table.blocked_by.clone().unwrap_or_default(),
+        inserts: count(table.inserts),
+        updates: count(table.updates),
+        deletes: count(table.deletes),
+        ..asked.map(mirror_spec::table_message).unwrap_or_default()
+    }
+}
+
+fn stream(stream: &Stream, now: Timestamp) -> v1::Stream {
+    use v1::stream::Verdict as Message;
+    let verdict = match stream.verdict {
+        Verdict::Healthy => Message::Healthy,
+        Verdict::Idle => Message::Idle,
+        Verdict::Stalled => Message::Stalled,
+    };
+    v1::Stream {
+        number: small(u64::from(stream.n)),
+        slot: stream.slot.clone(),
+        publication: stream.publication.clone(),
+        position: stream.position.map(|lsn| lsn.to_string()).unwrap_or_default(),
+        lag_bytes: stream.lag_bytes().map(count),
+        lag_seconds: stream.lag_time(now).map(|lag| lag.as_secs_f64()),
+        verdict: verdict.into(),
+        reason: stream.reason.as_ref().map(reason).unwrap_or_default(),
+        last_commit_time: stream.last_commit_at.map(time),
+    }
+}
+
+fn reason(failure: &Failure) -> String {
+    format!("{}: {} {}", failure.code, failure.message, failure.remedy)
+}
+
+fn failure(failure: &Failure) -> v1::Failure {
+    v1::Failure {
+        code: failure.code.clone(),
+        message: failure.message.clone(),
+        remedy: failure.remedy.clone(),
+        since: Some(time(failure.since)),
+    }
+}
+
+/// A stored event.
+pub(crate) fn event(event: &Event) -> v1::Event {
+    use v1::event::Severity as Message;
+    let severity = match event.severity {
+        Severity::Info => Message::Info,
+        Severity::Warning => Message::Warning,
+        Severity::Error => Message::Error,
+    };
+    v1::Event {
+        id: event.id,
+        time: Some(time(event.at)),
+        table: event.table.clone(),
+        severity: severity.into(),
+        code: event.code.clone(),
+        message: event.message.clone(),
+        remedy: event.remedy.clone(),
+    }
+}
+
+fn time(at: Timestamp) -> pbjson_types::Timestamp {
+    // The catalog's clock is whole microseconds; before 1970 nothing of ours happened.
+    pbjson_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+}
+
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn small(number: u64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,185 @@
+//! gRPC: the services of `millrace.v1`, health and reflection. A thin face: every method is a
+//! function of [`Control`] behind the [`Gate`].
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_proto::v1;
+use millrace_proto::v1::mirror_service_server::{MirrorService, MirrorServiceServer};
+use millrace_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
+use millrace_proto::v1::system_service_server::{SystemService, SystemServiceServer};
+use millrace_terms::{Code, Error};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::control::Control;
+use crate::fault::Answer;
+use crate::gate::{Gate, request_id};
+
+/// Bytes of a request at most: the longest is a document of `apply`.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Bytes of an answer at most: a page of a thousand mirrors with their tables.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Requests at once on one connection.
+const REQUESTS_PER_CONNECTION_MAX: usize = 128;
+/// A connection that is silent is asked whether it lives this often: watches may be silent for long.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// How long it may take to answer that.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Name of the metadata key with the request's id, in requests and answers.
+const REQUEST_ID_KEY: &str = "x-request-id";
+
+/// What WatchMirror answers with.
+type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchMirrorResponse, Status>> + Send>>;
+
+/// The three services.
+#[derive(Clone)]
+struct Api {
+    control: Arc<Control>,
+    gate: Arc<Gate>,
+}
+
+/// Serves until `shutdown`; open requests are finished first.
+pub(crate) async fn serve(
+    listener: tokio::net::TcpListener,
+    control: Arc<Control>,
+    gate: Arc<Gate>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let api = Api { control, gate };
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter.set_serving::<PeerServiceServer<Api>>().await;
+    health_reporter.set_serving::<MirrorServiceServer<Api>>().await;
+    health_reporter.set_serving::<SystemServiceServer<Api>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(millrace_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| Error::new(Code::Internal, format!("the API's descriptors: {error}")))?;
+    let address: Option<SocketAddr> = listener.local_addr().ok();
+    macro_rules! limited {
+        ($service:ident) => {
+            $service::new(api.clone())
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(ANSWER_BYTES_MAX)
+        };
+    }
+    tonic::transport::Server::builder()
+        .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(limited!(PeerServiceServer))
+        .add_service(limited!(MirrorServiceServer))
+        .add_service(limited!(SystemServiceServer))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .await
+        .map_err(|error| Error::new(Code::Internal, format!("gRPC on {address:?}: {error}")))
+}
+
+impl Api {
+    /// Carries a request out behind the gate.
+    async fn answer<M, T, W>(
+        &self,
+        method: &'static str,
+        request: Request<M>,
+        work: impl FnOnce(Arc<Control>, M) -> W,
+    ) -> Result<Response<T>, Status>
+    where
+        T: Send + 'static,
+        W: Future<Output = Answer<T>> + Send + 'static,
+    {
+        let given = request.metadata().get(REQUEST_ID_KEY).and_then(|id| id.to_str().ok());
+        let id = request_id(given);
+        let work = work(self.control.clone(), request.into_inner());
+        let header = id.parse().ok();
+        match self.gate.pass(method, &id, work).await {
+            Ok(answer) => {
+                let mut response = Response::new(answer);
+                if let Some(header) = header {
+                    response.metadata_mut().insert(REQUEST_ID_KEY, header);
+                }
+                Ok(response)
+            }
+            Err(fault) => {
+                let mut status = Status::from(fault);
+                if let Some(header) = header {
+                    status.metadata_mut().insert(REQUEST_ID_KEY, header);
+                }
+                Err(status)
+            }
+        }
+    }
+}
+
+/// A service whose methods are each answered by the function of [`Control`] of the same name.
+/// The whole `impl` is inside, because `async_trait` does not look into macros.
+macro_rules! service {
+    ($service:ident { $($name:ident $method:literal ($request:ident) -> $answer:ident;)+ } $({ $($more:tt)+ })?) => {
+        #[tonic::async_trait]
+        impl $service for Api {
+            $(
+                async fn $name(
+                    &self,
+                    request: Request<v1::$request>,
+                ) -> Result<Response<v1::$answer>, Status> {
+                    self.answer($method, request, Control::$name).await
+                }
+            )+
+            $($($more)+)?
+        }
+    };
+}
+
+service! {
+    PeerService {
+        create_peer "CreatePeer" (CreatePeerRequest) -> Peer;
+        get_peer "GetPeer" (GetPeerRequest) -> Peer;
+        list_peers "ListPeers" (ListPeersRequest) -> ListPeersResponse;
+        delete_peer "DeletePeer" (DeletePeerRequest) -> DeletePeerResponse;
+        validate_peer "ValidatePeer" (ValidatePeerRequest) -> ValidatePeerResponse;
+        list_source_tables "ListSourceTables" (ListSourceTablesRequest) -> ListSourceTablesResponse;
+    }
+}
+
+service! {
+    MirrorService {
+        create_mirror "CreateMirror" (CreateMirrorRequest) -> Mirror;
+        get_mirror "GetMirror" (GetMirrorRequest) -> Mirror;
+        list_mirrors "ListMirrors" (ListMirrorsRequest) -> ListMirrorsResponse;
+        delete_mirror "DeleteMirror" (DeleteMirrorRequest) -> DeleteMirrorResponse;
+        validate_mirror "ValidateMirror" (ValidateMirrorRequest) -> ValidateMirrorResponse;
+        pause_mirror "PauseMirror" (PauseMirrorRequest) -> Mirror;
+        resume_mirror "ResumeMirror" (ResumeMirrorRequest) -> Mirror;
+        list_mirror_events "ListMirrorEvents" (ListMirrorEventsRequest) -> ListMirrorEventsResponse;
+    }
+    {
+        type WatchMirrorStream = Changes;
+
+        async fn watch_mirror(
+            &self,
+            request: Request<v1::WatchMirrorRequest>,
+        ) -> Result<Response<Changes>, Status> {
+            let watch = self.answer("WatchMirror", request, Control::watch_mirror).await?;
+            Ok(watch.map(|changes| {
+                let messages = changes.map(|change: Answer<v1::Mirror>| match change {
+                    Ok(mirror) => Ok(v1::WatchMirrorResponse { mirror: Some(mirror) }),
+                    Err(fault) => Err(Status::from(fault)),
+                });
+                Box::pin(messages) as Changes
+            }))
+        }
+    }
+}
+
+service! {
+    SystemService {
+        get_version "GetVersion" (GetVersionRequest) -> GetVersionResponse;
+        apply "Apply" (ApplyRequest) -> ApplyResponse;
+    }
+}

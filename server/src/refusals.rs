@@ -1,0 +1,123 @@
+//! What may be asked for and is not built yet: refused by name, never ignored. Each row goes when
+//! the feature comes.
+//!
+//! Pure: no I/O.
+
+use catalog::spec::{
+    Engine, MirrorSpec, Mode, OnPartitionRemoved, OnSlotLost, OnUnrepresentable, PeerConfig, PeerSpec,
+};
+use millrace_catalog as catalog;
+use millrace_terms::{Code, Error};
+
+/// A refusal: whether a mirror asks for the feature, the setting's name, what works instead.
+type Refusal<T> = (fn(&T) -> bool, &'static str, &'static str);
+
+const PEER: &[Refusal<PeerSpec>] = &[(
+    |peer| matches!(&peer.config, PeerConfig::Clickhouse(config) if !config.cluster.is_empty()),
+    "cluster",
+    "Leave it empty: tables are made on the server that the URL names.",
+)];
+
+const MIRROR: &[Refusal<MirrorSpec>] = &[
+    (
+        |m| m.mode == Mode::Snapshot,
+        "mode: snapshot",
+        "Use snapshot+stream, and delete the mirror when it runs.",
+    ),
+    (|m| m.mode == Mode::Stream, "mode: stream", "Use snapshot+stream."),
+    (
+        |m| !m.settings.publication.is_empty(),
+        "settings.publication",
+        "Leave it empty: the mirror makes its own.",
+    ),
+    (|m| !m.settings.slot.is_empty(), "settings.slot", "Leave it empty: the mirror makes its own."),
+    (|m| m.settings.streams > 1, "settings.streams", "Use 1, or several mirrors."),
+    (
+        |m| m.settings.on_unrepresentable != OnUnrepresentable::Error,
+        "settings.on_unrepresentable",
+        "Use error: such a table stops, the others go on.",
+    ),
+    (
+        |m| m.settings.on_slot_lost != OnSlotLost::Error,
+        "settings.on_slot_lost",
+        "Use error: the mirror stops with the reason.",
+    ),
+    (
+        |m| m.settings.on_partition_removed != OnPartitionRemoved::Resync,
+        "settings.on_partition_removed",
+        "Leave it out.",
+    ),
+    (|m| m.settings.audit_columns, "settings.audit_columns", "Leave it false."),
+    (|m| m.tables.iter().any(|t| t.append_only), "tables[].append_only", "Give the table a primary key."),
+    (
+        |m| m.tables.iter().any(|t| t.engine == Engine::MergeTree),
+        "tables[].engine: MergeTree",
+        "Use ReplacingMergeTree.",
+    ),
+];
+
+/// Refuses what is not built for a peer.
+pub(crate) fn check_peer(peer: &PeerSpec) -> Result<(), Error> {
+    check(peer, PEER, "peer", &peer.name)
+}
+
+/// Refuses what is not built for a mirror.
+pub(crate) fn check_mirror(mirror: &MirrorSpec) -> Result<(), Error> {
+    check(mirror, MIRROR, "mirror", &mirror.name)
+}
+
+fn check<T>(spec: &T, table: &[Refusal<T>], kind: &str, name: &str) -> Result<(), Error> {
+    match table.iter().find(|(asks, _, _)| asks(spec)) {
+        None => Ok(()),
+        Some((_, setting, instead)) => {
+            Err(Error::new(Code::Unimplemented, format!("{kind} {name}: {setting} is not built yet"))
+                .with("field", *setting)
+                .with(kind, name)
+                .with_remedy(*instead))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catalog::spec::{Settings, TableSpec};
+
+    use super::*;
+
+    fn mirror() -> MirrorSpec {
+        MirrorSpec {
+            name: "shop".into(),
+            source: "pg".into(),
+            destination: "ch".into(),
+            mode: Mode::default(),
+            tables: vec![TableSpec::new("public.orders")],
+            settings: Settings::default(),
+        }
+    }
+
+    #[test]
+    fn defaults_are_built_and_the_rest_is_refused_by_name() {
+        assert_eq!(check_mirror(&mirror()), Ok(()));
+        type Edit = (fn(&mut MirrorSpec), &'static str);
+        let edits: [Edit; 11] = [
+            (|m| m.settings.on_unrepresentable = OnUnrepresentable::Null, "settings.on_unrepresentable"),
+            (|m| m.settings.on_slot_lost = OnSlotLost::Resync, "settings.on_slot_lost"),
+            (|m| m.settings.on_partition_removed = OnPartitionRemoved::Keep, "settings.on_partition_removed"),
+            (|m| m.mode = Mode::Snapshot, "mode: snapshot"),
+            (|m| m.mode = Mode::Stream, "mode: stream"),
+            (|m| m.settings.publication = "p".into(), "settings.publication"),
+            (|m| m.settings.slot = "s".into(), "settings.slot"),
+            (|m| m.settings.streams = 2, "settings.streams"),
+            (|m| m.settings.audit_columns = true, "settings.audit_columns"),
+            (|m| m.tables[0].append_only = true, "tables[].append_only"),
+            (|m| m.tables[0].engine = Engine::MergeTree, "tables[].engine: MergeTree"),
+        ];
+        for (edit, setting) in edits {
+            let mut asked = mirror();
+            edit(&mut asked);
+            let error = check_mirror(&asked).unwrap_err();
+            assert_eq!(error.code(), Code::Unimplemented);
+            assert!(error.message().contains(setting), "{error}");
+        }
+    }
+}
