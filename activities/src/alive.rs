@@ -4,24 +4,23 @@ use std::pin::pin;
 use std::time::Duration;
 
 use millrace_terms::{Code, Error, Result};
-use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use temporalio_sdk::activities::ActivityContext;
 use tokio_util::sync::CancellationToken;
-
-use crate::failure;
 
 /// Time between two heartbeats: a fifth of the time after which an attempt is given up.
 const BEAT: Duration = Duration::from_secs(1);
 
 /// How long an attempt may drain after it was told to stop. An end is not waited for that a
 /// destination out of order may put off for ever: what was not drained is simply sent again.
-const DRAIN: Duration = Duration::from_secs(10);
+/// Longer than the data plane itself takes at most.
+const DRAIN: Duration = Duration::from_secs(15);
 
 /// Runs `work`, and drops it at once when the attempt is to stop: for work that leaves nothing
 /// half-done behind.
 pub(crate) async fn interruptible<T>(
     ctx: &ActivityContext,
     work: impl Future<Output = Result<T>> + Send,
-) -> Result<T, ActivityError> {
+) -> Result<T> {
     draining(ctx, |cancel| async move {
         tokio::select! {
             biased;
@@ -30,7 +29,6 @@ pub(crate) async fn interruptible<T>(
         }
     })
     .await
-    .map_err(|error| ended(ctx, error))
 }
 
 /// Runs work that ends by itself, and soon, when its token is cancelled. What it returns then
@@ -58,11 +56,6 @@ pub(crate) async fn draining<T, F: Future<Output = Result<T>> + Send>(
             _ = beat.tick() => heartbeat(ctx).await,
         }
     }
-}
-
-/// The failure of an attempt, or that it stopped because it was told to.
-pub(crate) fn ended(ctx: &ActivityContext, error: Error) -> ActivityError {
-    if ctx.is_cancelled() { ActivityError::cancelled() } else { failure::of(error) }
 }
 
 async fn heartbeat(ctx: &ActivityContext) {

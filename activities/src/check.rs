@@ -29,7 +29,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use uuid::Uuid;
 
 use crate::environment::Environment;
-use crate::{alive, peers};
+use crate::{alive, failure, peers};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -41,7 +41,8 @@ impl Step {
         ctx: ActivityContext,
         input: CheckInput,
     ) -> Result<(), ActivityError> {
-        alive::interruptible(&ctx, Box::pin(look(&self.0, &input.draft))).await
+        let done = alive::interruptible(&ctx, Box::pin(look(&self.0, &input.draft))).await;
+        done.map_err(|error| failure::ended(&ctx, error))
     }
 }
 

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::environment::{Destination, Environment};
 use crate::metrics::Labels;
-use crate::{alive, failure, plan_partitions};
+use crate::{alive, plan_partitions};
 
 /// How long a partition is leased: what a killed copier costs the partition it held. Renewed four
 /// times as often, so that three statements may fail.
@@ -54,7 +54,10 @@ impl Step {
         let owner = format!("{run}/{}/{}", info.activity_id, info.attempt);
         let report =
             alive::draining(&ctx, |cancel| Box::pin(copy_all(&self.0, &copier.copy, owner, cancel))).await;
-        if ctx.is_cancelled() { Err(ActivityError::cancelled()) } else { report.map_err(failure::of) }
+        if ctx.is_cancelled() {
+            return Err(ActivityError::cancelled());
+        }
+        self.0.outcome(&ctx, &copier.copy.mirror, Some(&copier.copy.table), report).await
     }
 }
 
@@ -222,7 +225,8 @@ async fn replan(job: &Job<'_>, partition: &Partition, session: &Session) -> Resu
     let shape = plan_partitions::shape(session, &job.plan).await?;
     let leaves: Vec<_> =
         shape.leaves.into_iter().filter(|leaf| leaf.oid == partition.range.leaf_oid).collect();
-    tracing::info!(leaf = %partition.range.leaf, "the table was rewritten during its copy: it is planned again");
+    let leaf = &partition.range.leaf;
+    tracing::info!(%leaf, "the table was rewritten during its copy: it is planned again");
     let cut = plan_partitions::cut(session, &job.mirror, &leaves, shape.bytes).await?;
     let (leaf, filenode) = (partition.range.leaf_oid, partition.range.filenode);
     job.environment.catalog.replan_leaf(job.copy.table_id, job.copy.copy_no, leaf, filenode, &cut).await

@@ -40,7 +40,8 @@ impl Step {
         ctx: ActivityContext,
         mirror: MirrorRef,
     ) -> Result<Vec<Leftover>, ActivityError> {
-        alive::interruptible(&ctx, Box::pin(source(&self.0, &mirror.mirror))).await
+        let done = alive::interruptible(&ctx, Box::pin(source(&self.0, &mirror.mirror))).await;
+        self.0.outcome(&ctx, &mirror.mirror, None, done).await
     }
 
     #[activity(definition = contract::DropDestination)]
@@ -49,7 +50,8 @@ impl Step {
         ctx: ActivityContext,
         mirror: MirrorRef,
     ) -> Result<Vec<Leftover>, ActivityError> {
-        alive::interruptible(&ctx, Box::pin(destination(&self.0, &mirror.mirror))).await
+        let done = alive::interruptible(&ctx, Box::pin(destination(&self.0, &mirror.mirror))).await;
+        self.0.outcome(&ctx, &mirror.mirror, None, done).await
     }
 
     #[activity(definition = contract::ForgetMirror)]

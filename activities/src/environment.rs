@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use millrace_catalog::Catalog;
+use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::spec::PeerConfig;
 use millrace_replication::clickhouse::Clickhouse;
@@ -11,9 +12,10 @@ use millrace_replication::stream::{MemoryBudget, WORKER_BYTES};
 use millrace_replication::table::TablePlan;
 use millrace_terms::{Code, Error, Result};
 use prometheus_client::registry::Registry;
+use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::metrics::Metrics;
-use crate::peers;
+use crate::{failure, peers};
 
 /// What the activities of one process share.
 pub(crate) struct Environment {
@@ -71,10 +73,52 @@ impl Environment {
         })
     }
 
+    /// How a step for a mirror, or one of its tables, ended. Of an attempt that failed and is going to
+    /// be repeated, an event tells: of the first, and then ever more rarely.
+    pub(crate) async fn outcome<T>(
+        &self,
+        ctx: &ActivityContext,
+        mirror: &str,
+        table: Option<&str>,
+        done: Result<T>,
+    ) -> Result<T, ActivityError> {
+        let error = match done {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        if error.is_retryable() && !ctx.is_cancelled() && is_told(ctx.info().attempt) {
+            self.warn(mirror, table, &error).await;
+        }
+        Err(failure::ended(ctx, error))
+    }
+
+    /// Writes an event. The attempt that it tells of fails with its own error; that an event could
+    /// not be written adds nothing to it.
+    pub(crate) async fn warn(&self, mirror: &str, table: Option<&str>, error: &Error) {
+        let event = NewEvent::of_error(mirror, Severity::Warning, error);
+        let event = match table {
+            Some(table) => event.on_table(&table),
+            None => event,
+        };
+        if let Err(error) = self.catalog.add_event(&event).await {
+            tracing::debug!(error = %error, "an event could not be written");
+        }
+    }
+
     /// The frozen plan of a table.
     pub(crate) async fn plan(&self, table_id: i64) -> Result<TablePlan> {
         read_plan(table_id, self.catalog.table_plan(table_id).await?)
     }
+}
+
+/// Whether an event tells of this failed attempt: the 1st, 10th, 100th and so on, so that a peer that
+/// is away for a day leaves five events and not thousands.
+pub(crate) fn is_told(attempt: u32) -> bool {
+    let mut power = 1;
+    while power < attempt {
+        power *= 10;
+    }
+    power == attempt
 }
 
 /// Reads a frozen plan.
@@ -84,4 +128,15 @@ impl Environment {
 pub(crate) fn read_plan(table_id: i64, plan: serde_json::Value) -> Result<TablePlan> {
     serde_json::from_value(plan)
         .map_err(|error| Error::new(Code::Internal, format!("the plan of table {table_id}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_attempts_are_told_of_ever_more_rarely() {
+        let told: Vec<u32> = (1..=2000).filter(|attempt| is_told(*attempt)).collect();
+        assert_eq!(told, [1, 10, 100, 1000]);
+    }
 }

@@ -44,7 +44,8 @@ impl Step {
         ctx: ActivityContext,
         copy: TableCopy,
     ) -> Result<CopyResult, ActivityError> {
-        alive::interruptible(&ctx, Box::pin(finish(&self.0, &copy))).await
+        let done = alive::interruptible(&ctx, Box::pin(finish(&self.0, &copy))).await;
+        self.0.outcome(&ctx, &copy.mirror, Some(&copy.table), done).await
     }
 
     #[activity(definition = contract::FailCopy)]

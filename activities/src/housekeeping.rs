@@ -18,8 +18,8 @@ use millrace_workflows::payload::HousekeepingReport;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
-use crate::alive;
 use crate::environment::Environment;
+use crate::{alive, failure};
 
 /// Sources that are looked at together: one that does not answer must not hold up the others.
 const SOURCES_AT_ONCE: usize = 16;
@@ -40,7 +40,8 @@ impl Step {
         self: Arc<Self>,
         ctx: ActivityContext,
     ) -> Result<HousekeepingReport, ActivityError> {
-        alive::interruptible(&ctx, Box::pin(housekeep(&self.0))).await
+        let done = alive::interruptible(&ctx, Box::pin(housekeep(&self.0))).await;
+        done.map_err(|error| failure::ended(&ctx, error))
     }
 }
 

@@ -35,7 +35,8 @@ impl Step {
         ctx: ActivityContext,
         copy: TableCopy,
     ) -> Result<CopyPlan, ActivityError> {
-        alive::interruptible(&ctx, Box::pin(plan(&self.0, &copy))).await
+        let done = alive::interruptible(&ctx, Box::pin(plan(&self.0, &copy))).await;
+        self.0.outcome(&ctx, &copy.mirror, Some(&copy.table), done).await
     }
 }
 

@@ -27,7 +27,8 @@ impl Step {
         ctx: ActivityContext,
         mirror: MirrorRef,
     ) -> Result<(), ActivityError> {
-        alive::interruptible(&ctx, Box::pin(prepare(&self.0, &mirror.mirror))).await
+        let done = alive::interruptible(&ctx, Box::pin(prepare(&self.0, &mirror.mirror))).await;
+        self.0.outcome(&ctx, &mirror.mirror, None, done).await
     }
 }
 

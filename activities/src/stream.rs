@@ -16,7 +16,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::Stream;
@@ -35,7 +34,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::environment::{Destination, Environment, read_plan};
+use crate::environment::{Destination, Environment, is_told, read_plan};
 use crate::prepare_source::same_system;
 use crate::{alive, failure};
 use ledger::Ledger;
@@ -67,7 +66,7 @@ impl Step {
             _ if ctx.is_cancelled() => Err(ActivityError::cancelled()),
             Ok(position) => Ok(StreamEnd { position }),
             Err(error) => {
-                stalled(&self.0, &stream, &error).await;
+                stalled(&self.0, &stream, &error, ctx.info().attempt).await;
                 Err(failure::of_leased(error))
             }
         }
@@ -119,7 +118,7 @@ async fn attempt_to_stream(
     let mut ledger = Ledger::new(environment, stream, lease, start, written_below, confirm, &changed);
     // Before the first row beyond it is sent.
     ledger.announce(start).await?;
-    tracing::info!(mirror = %mirror_name, stream = stream.stream, lease, position = %start, "the stream begins");
+    tracing::info!(mirror = %mirror_name, lease, position = %start, "the stream begins");
     // A task of its own: decoding must not wait for the catalog, nor the catalog for decoding.
     let run = AbortOnDropHandle::new(tokio::spawn(stream::run(config, handle)));
     let work = async {
@@ -138,7 +137,7 @@ async fn attempt_to_stream(
     kept?;
     let position = ended?;
     catalog.release_lease(&mirror_name, stream.stream, lease).await?;
-    tracing::info!(mirror = %mirror_name, stream = stream.stream, lease, %position, "the stream ended");
+    tracing::info!(mirror = %mirror_name, lease, %position, "the stream ended");
     Ok(position)
 }
 
@@ -219,15 +218,18 @@ fn limits(mirror: &Mirror, destination: &Destination) -> Limits {
 }
 
 /// Says in the catalog why nothing is streamed, until the next attempt says otherwise.
-async fn stalled(environment: &Environment, stream: &StreamRef, error: &Error) {
+async fn stalled(environment: &Environment, stream: &StreamRef, error: &Error, attempt: u32) {
     if error.code() == Code::LeaseLost {
         return;
     }
-    let catalog = &environment.catalog;
-    let verdict = catalog.set_verdict(&stream.mirror, stream.stream, Verdict::Stalled, Some(error)).await;
-    let event = NewEvent::of_error(&stream.mirror, Severity::Warning, error);
-    if let Err(error) = verdict.and(catalog.add_event(&event).await) {
+    let verdict =
+        environment.catalog.set_verdict(&stream.mirror, stream.stream, Verdict::Stalled, Some(error));
+    if let Err(error) = verdict.await {
         // The attempt fails with its own error; this one adds nothing to it.
         tracing::debug!(error = %error, "the reason could not be written down");
+    }
+    // What is not retried becomes the mirror's own error, with an event of its own.
+    if error.is_retryable() && is_told(attempt) {
+        environment.warn(&stream.mirror, None, error).await;
     }
 }

@@ -29,9 +29,8 @@ impl Step {
         ctx: ActivityContext,
         copy: TableCopy,
     ) -> Result<Lsn, ActivityError> {
-        alive::draining(&ctx, |cancel| Box::pin(take(&self.0, &copy, cancel)))
-            .await
-            .map_err(|error| alive::ended(&ctx, error))
+        let done = alive::draining(&ctx, |cancel| Box::pin(take(&self.0, &copy, cancel))).await;
+        self.0.outcome(&ctx, &copy.mirror, Some(&copy.table), done).await
     }
 }
 

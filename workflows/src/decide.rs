@@ -30,6 +30,9 @@ pub struct Progress {
     pub overview: Overview,
     /// Whether something happened that the catalog was not told or asked since.
     pub stale: bool,
+    /// The phase that the catalog was told last, and of which `overview` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Phase>,
     /// How it is to be dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drop: Option<DropOptions>,
@@ -98,6 +101,7 @@ impl Default for Progress {
             copies: BTreeMap::new(),
             overview: Overview::default(),
             stale: true,
+            recorded: None,
             drop: None,
             released: false,
         }
@@ -145,6 +149,17 @@ impl Progress {
         self.stream == Child::Stopped && self.copies.is_empty()
     }
 
+    /// Whether the catalog, and so everybody, knows the present phase.
+    pub fn is_recorded(&self) -> bool {
+        self.recorded == Some(self.phase) && !self.stale
+    }
+
+    /// Takes what the catalog answered to a report of `phase`.
+    pub fn recorded(&mut self, phase: Phase, overview: Overview) {
+        self.recorded = Some(phase);
+        self.overview = overview;
+    }
+
     /// Moves to the phase that the event leads to.
     ///
     /// # Errors
@@ -155,8 +170,7 @@ impl Progress {
             self.phase = phase;
             self.stale = true;
         }
-        if event == Event::Resume {
-            self.error = None;
+        if event == Event::Resume && self.error.take().is_some() {
             self.stale = true;
         }
         Ok(())

@@ -110,7 +110,7 @@ impl MirrorWorkflow {
         ctx.state_mut(|workflow| workflow.progress.apply(Event::Pause))?;
         ctx.wait_condition(|workflow| {
             let progress = &workflow.progress;
-            progress.phase != Phase::Paused || (progress.is_quiet() && !progress.stale)
+            progress.phase != Phase::Paused || (progress.is_quiet() && progress.is_recorded())
         })
         .await?;
         Ok(ctx.state(|workflow| workflow.progress.status()))
@@ -121,15 +121,16 @@ impl MirrorWorkflow {
         Ok(self.progress.phase.after(Event::Resume).map(drop)?)
     }
 
-    /// Goes on from the position; after a failure, prepares source and destination again.
+    /// Goes on from the position; after a failure, prepares source and destination again. Answers
+    /// when everybody can see that it goes on, which is before anything is copied or streamed.
     #[update(name = "resume")]
-    pub fn resume(
-        &mut self,
-        _ctx: &mut SyncWorkflowContext<Self>,
-        _input: (),
-    ) -> Result<MirrorStatus, Refusal> {
-        self.progress.apply(Event::Resume)?;
-        Ok(self.progress.status())
+    pub async fn resume(ctx: &mut WorkflowContext<Self>, _input: ()) -> Result<MirrorStatus, Refusal> {
+        ctx.state_mut(|workflow| workflow.progress.apply(Event::Resume))?;
+        ctx.wait_condition(|workflow| {
+            workflow.progress.is_recorded() || workflow.progress.phase == Phase::Dropping
+        })
+        .await?;
+        Ok(ctx.state(|workflow| workflow.progress.status()))
     }
 
     #[update_validator(drop_mirror)]
@@ -191,11 +192,12 @@ async fn record(ctx: &Context) -> WorkflowResult<()> {
         workflow.progress.stale = false;
         workflow.progress.report(&workflow.mirror)
     });
-    let summary = format!("mirror is {}", report.phase);
+    let phase = report.phase;
+    let summary = format!("mirror is {phase}");
     match ctx.execute_activity(MirrorActivities::record_mirror, report, options::catalog(summary)).await {
         Ok(overview) => {
             let state = overview.state.clone();
-            change(ctx, |progress| progress.overview = overview);
+            change(ctx, |progress| progress.recorded(phase, overview));
             if ctx.search_attributes().get(&ids::MIRROR_STATE).as_ref() != Some(&state) {
                 ctx.upsert_search_attributes([ids::MIRROR_STATE.value_set(state)]);
             }

@@ -93,20 +93,39 @@ pub fn copy_step(summary: impl Into<String>, token: &WorkflowCancellationToken) 
     options
 }
 
+/// Whether it is to be told when no worker takes up the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// After a while.
+    Tell,
+    /// It was told: from here on the work waits, and the history does not grow meanwhile.
+    Wait,
+}
+
 /// For copiers, on the snapshot queue.
-pub fn copier(queue: String, number: u32, token: &WorkflowCancellationToken) -> ActivityOptions {
-    data(queue, format!("copier {number}"), token)
+pub fn copier(
+    queue: String,
+    number: u32,
+    patience: Patience,
+    token: &WorkflowCancellationToken,
+) -> ActivityOptions {
+    data(queue, format!("copier {number}"), patience, token)
 }
 
 /// For the stream, on the stream queue.
-pub fn stream(queue: String, token: &WorkflowCancellationToken) -> ActivityOptions {
-    data(queue, "changes, until told to stop".to_owned(), token)
+pub fn stream(queue: String, patience: Patience, token: &WorkflowCancellationToken) -> ActivityOptions {
+    data(queue, "changes, until told to stop".to_owned(), patience, token)
 }
 
-fn data(queue: String, summary: String, token: &WorkflowCancellationToken) -> ActivityOptions {
+fn data(
+    queue: String,
+    summary: String,
+    patience: Patience,
+    token: &WorkflowCancellationToken,
+) -> ActivityOptions {
     ActivityOptions::with_start_to_close_timeout(ENDLESS_ATTEMPT)
         .task_queue(queue)
-        .schedule_to_start_timeout(UNSTAFFED)
+        .maybe_schedule_to_start_timeout((patience == Patience::Tell).then_some(UNSTAFFED))
         .heartbeat_timeout(HEARTBEAT)
         .retry_policy(retry(RETRY_LONGEST_DATA))
         .cancellation_token(token.clone())

@@ -13,8 +13,9 @@ use temporalio_workflow::{
 use crate::contract::{MirrorActivities, SnapshotActivities};
 use crate::failure::{self, Ended};
 use crate::ids::Queues;
+use crate::options::{self, Patience};
 use crate::payload::{Copier, CopyEnded, CopyFailure, CopyResult, Note, Outcome, SnapshotInput};
-use crate::{MirrorWorkflow, ids, options};
+use crate::{MirrorWorkflow, ids};
 
 /// The workflow of one copy of one table, under the id [`ids::snapshot`].
 #[workflow]
@@ -107,20 +108,24 @@ async fn copier(
     token: &WorkflowCancellationToken,
 ) -> Result<(), Ended> {
     let queue = Queues::of_control(ctx.task_queue()).snapshot();
+    let mut patience = Patience::Tell;
     loop {
-        let options = options::copier(queue.clone(), number, token);
+        let options = options::copier(queue.clone(), number, patience, token);
         let copier = Copier { copy: input.copy.clone(), number };
         match ctx.execute_activity(SnapshotActivities::copy_partitions, copier, options).await {
             Ok(_) => return Ok(()),
             Err(error) => match failure::of_activity(&error) {
-                Ended::Unstaffed => unstaffed(ctx, input, &queue).await,
+                Ended::Unstaffed => {
+                    unstaffed(ctx, input, &queue).await;
+                    patience = Patience::Wait;
+                }
                 ended => return Err(ended),
             },
         }
     }
 }
 
-/// Says that no worker takes up the copy, and goes on asking.
+/// Says that no worker takes up the copy.
 async fn unstaffed(ctx: &Context, input: &SnapshotInput, queue: &str) {
     let error =
         Error::new(Code::NoWorkers, format!("no worker polls the queue {queue}")).with("queue", queue);

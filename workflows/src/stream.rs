@@ -6,15 +6,16 @@
 use millrace_terms::{Code, Error};
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_workflow::{
-    ContinueAsNewOptions, SignalWorkflowOptions, WorkflowCancellationToken, WorkflowContext,
-    WorkflowContextView, WorkflowResult, WorkflowTermination,
+    SignalWorkflowOptions, WorkflowCancellationToken, WorkflowContext, WorkflowContextView, WorkflowResult,
+    WorkflowTermination,
 };
 
 use crate::contract::{MirrorActivities, StreamActivities};
 use crate::failure::{self, Ended};
 use crate::ids::Queues;
+use crate::options::{self, Patience};
 use crate::payload::{Note, Outcome, StreamEnd, StreamEnded, StreamRef};
-use crate::{MirrorWorkflow, ids, options};
+use crate::{MirrorWorkflow, ids};
 
 /// The workflow of one stream, under the id [`ids::stream`].
 #[workflow]
@@ -35,8 +36,9 @@ impl StreamWorkflow {
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<StreamEnd> {
         let stream = ctx.state(|workflow| workflow.stream.clone());
         let queue = Queues::of_control(ctx.task_queue()).stream();
+        let mut patience = Patience::Tell;
         loop {
-            let options = options::stream(queue.clone(), &ctx.cancellation_token());
+            let options = options::stream(queue.clone(), patience, &ctx.cancellation_token());
             match ctx.execute_activity(StreamActivities::stream, stream.clone(), options).await {
                 // It drains on cancellation, and answers as if it had ended by itself.
                 Ok(end) => {
@@ -44,7 +46,10 @@ impl StreamWorkflow {
                     return Ok(end);
                 }
                 Err(error) => match failure::of_activity(&error) {
-                    Ended::Unstaffed => unstaffed(ctx, &stream, &queue).await?,
+                    Ended::Unstaffed => {
+                        unstaffed(ctx, &stream, &queue).await;
+                        patience = Patience::Wait;
+                    }
                     Ended::Stopped => {
                         report(ctx, &stream, Outcome::Stopped).await;
                         return Err(WorkflowTermination::cancelled());
@@ -59,22 +64,14 @@ impl StreamWorkflow {
     }
 }
 
-/// Says that no worker takes up the stream, and goes on asking.
-async fn unstaffed(
-    ctx: &WorkflowContext<StreamWorkflow>,
-    stream: &StreamRef,
-    queue: &str,
-) -> WorkflowResult<()> {
+/// Says that no worker takes up the stream.
+async fn unstaffed(ctx: &WorkflowContext<StreamWorkflow>, stream: &StreamRef, queue: &str) {
     let error =
         Error::new(Code::NoWorkers, format!("no worker polls the queue {queue}")).with("queue", queue);
     let note = Note { mirror: stream.mirror.clone(), table_id: None, error };
     // An event that cannot be written must not stop the stream.
     let _unwritten =
         ctx.execute_activity(MirrorActivities::note_event, note, options::catalog("no workers")).await;
-    if ctx.continue_as_new_suggested() {
-        ctx.continue_as_new(stream.clone(), ContinueAsNewOptions::default())?;
-    }
-    Ok(())
 }
 
 /// Tells the mirror. If that is gone, nobody needs to be told.

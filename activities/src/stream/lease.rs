@@ -30,7 +30,8 @@ pub(super) async fn renew(
                 hold.send_replace(asked + LEASE);
             }
             Err(error) if error.is_retryable() => {
-                tracing::warn!(error = %error, mirror = %stream.mirror, "the stream's lease could not be renewed");
+                let mirror = &stream.mirror;
+                tracing::warn!(error = %error, %mirror, "the lease could not be renewed");
             }
             Err(error) => return error,
         }
