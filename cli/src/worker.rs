@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use millrace_terms::{Code, Error};
 
 use crate::settings::{CatalogUrl, SecretKeys, Temporal};
+use crate::signals;
 
 /// Arguments of `millrace worker`.
 #[derive(Debug, Args)]
@@ -44,10 +44,31 @@ pub enum Queue {
     Stream,
 }
 
+impl From<Queue> for millrace_worker::Queue {
+    fn from(queue: Queue) -> Self {
+        match queue {
+            Queue::Control => Self::Control,
+            Queue::Snapshot => Self::Snapshot,
+            Queue::Stream => Self::Stream,
+        }
+    }
+}
+
 /// Runs a worker until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// What `millrace_worker::run` fails with.
-pub async fn run(_arguments: WorkerArguments) -> anyhow::Result<ExitCode> {
-    Err(Error::new(Code::Unimplemented, "`millrace worker` is not built yet").into())
+/// What waiting cannot mend: malformed settings, a catalog older than needed, a Temporal that refuses
+/// the worker.
+pub async fn run(arguments: WorkerArguments) -> anyhow::Result<ExitCode> {
+    let config = millrace_worker::Config {
+        catalog_url: arguments.catalog.resolve()?,
+        secret_keys: arguments.keys.resolve()?,
+        temporal_address: arguments.temporal.temporal_address,
+        temporal_namespace: arguments.temporal.temporal_namespace,
+        queue_prefix: arguments.temporal.queue_prefix,
+        queues: arguments.queues.into_iter().map(Into::into).collect(),
+        metrics_listen: arguments.metrics_listen,
+    };
+    millrace_worker::run(config, signals::shutdown()?).await?;
+    Ok(ExitCode::SUCCESS)
 }
