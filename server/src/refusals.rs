@@ -3,9 +3,7 @@
 //!
 //! Pure: no I/O.
 
-use catalog::spec::{
-    Engine, MirrorSpec, Mode, OnPartitionRemoved, OnSlotLost, OnUnrepresentable, PeerConfig, PeerSpec,
-};
+use catalog::spec::{Engine, MirrorSpec, Mode, OnPartitionRemoved, OnSlotLost, PeerConfig, PeerSpec};
 use millrace_catalog as catalog;
 use millrace_terms::{Code, Error};
 
@@ -32,11 +30,6 @@ const MIRROR: &[Refusal<MirrorSpec>] = &[
     ),
     (|m| !m.settings.slot.is_empty(), "settings.slot", "Leave it empty: the mirror makes its own."),
     (|m| m.settings.streams > 1, "settings.streams", "Use 1, or several mirrors."),
-    (
-        |m| m.settings.on_unrepresentable != OnUnrepresentable::Error,
-        "settings.on_unrepresentable",
-        "Use error: such a table stops, the others go on.",
-    ),
     (
         |m| m.settings.on_slot_lost != OnSlotLost::Error,
         "settings.on_slot_lost",
@@ -99,8 +92,7 @@ mod tests {
     fn defaults_are_built_and_the_rest_is_refused_by_name() {
         assert_eq!(check_mirror(&mirror()), Ok(()));
         type Edit = (fn(&mut MirrorSpec), &'static str);
-        let edits: [Edit; 11] = [
-            (|m| m.settings.on_unrepresentable = OnUnrepresentable::Null, "settings.on_unrepresentable"),
+        let edits: [Edit; 10] = [
             (|m| m.settings.on_slot_lost = OnSlotLost::Resync, "settings.on_slot_lost"),
             (|m| m.settings.on_partition_removed = OnPartitionRemoved::Keep, "settings.on_partition_removed"),
             (|m| m.mode = Mode::Snapshot, "mode: snapshot"),

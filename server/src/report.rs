@@ -36,7 +36,7 @@ pub(crate) fn require_success(report: &CheckReport) -> Answer<()> {
     if failed.len() > TOLD_MAX {
         message.push_str(&format!("; and {} more", failed.len() - TOLD_MAX));
     }
-    let mut error = Error::new(code(first), message).with("check", first.name.clone());
+    let mut error = Error::new(code(first), message).with("check", identifier(&first.name));
     if !first.remedy.is_empty() {
         error = error.with_remedy(first.remedy.clone());
     }
@@ -73,13 +73,18 @@ fn message(check: &Check) -> v1::Check {
         CheckStatus::Fail => Status::Fail,
     };
     v1::Check {
-        name: check.name.clone(),
+        name: identifier(&check.name),
         status: status.into(),
         code: check.code.map(|code| code.as_str().to_owned()).unwrap_or_default(),
         message: check.message.clone(),
         remedy: check.remedy.clone(),
         subject: check.subject.clone(),
     }
+}
+
+/// The checks' names are words for people inside, and identifiers for programs outside.
+fn identifier(name: &str) -> String {
+    name.replace(' ', "_")
 }
 
 /// The tables that were listed, each with its checks.
@@ -135,7 +140,7 @@ mod tests {
 
     fn check(status: CheckStatus, code: Option<Code>, subject: &str, message: &str) -> Check {
         Check {
-            name: "table".into(),
+            name: "wal level".into(),
             status,
             code,
             message: message.into(),
@@ -161,6 +166,7 @@ mod tests {
         assert_eq!(fault.error.message(), "public.a: has no primary key; no table public.b");
         assert_eq!(fault.error.remedy(), "mend it");
         assert!(matches!(&fault.details, Details::Preconditions(failed) if failed.len() == 2));
+        assert!(messages(&report).iter().all(|check| check.name == "wal_level"));
         let good = CheckReport { checks: report.checks[..2].to_vec(), tables: Vec::new() };
         assert_eq!(require_success(&good), Ok(()));
     }

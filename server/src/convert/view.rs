@@ -155,3 +155,131 @@ fn count(number: u64) -> i64 {
 fn small(number: u64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use catalog::copies::CopyProgress;
+    use catalog::spec::{MirrorSpec, Mode, RULES, Settings, TableSpec};
+    use catalog::state::Desired;
+    use millrace_terms::{Lsn, TableName};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn stored_stream() -> Stream {
+        Stream {
+            mirror: "shop".into(),
+            n: 0,
+            slot: "millrace_a1b2c3_shop".into(),
+            publication: "millrace_a1b2c3_shop".into(),
+            system_id: Some("1".into()),
+            timeline: Some(1),
+            position: Some(Lsn(0x100)),
+            position_at: Some(at(90)),
+            lease: 1,
+            lease_until: None,
+            base: 0,
+            written_below: Lsn(0x200),
+            verdict: Verdict::Healthy,
+            reason: None,
+            verdict_since: at(80),
+            last_commit_at: Some(at(95)),
+            source_wal: Some(Lsn(0x180)),
+            source_wal_at: Some(at(99)),
+            slot_retained_bytes: None,
+            slot_status: None,
+            slot_measured_at: None,
+        }
+    }
+
+    fn stored_table() -> Table {
+        Table {
+            id: 1,
+            mirror: "shop".into(),
+            stream: 0,
+            source: TableName::new("public", "orders"),
+            oid: 7,
+            destination: "orders".into(),
+            state: TableState::Copying,
+            state_since: at(80),
+            error: None,
+            copy_no: 1,
+            copying: true,
+            epoch: Some(Lsn(1)),
+            read_end: None,
+            copy_started_at: Some(at(80)),
+            copy_finished_at: None,
+            floor: 0,
+            rows_copied: 500,
+            rows_estimated: 1_000,
+            bytes_total: 64,
+            inserts: 3,
+            updates: 2,
+            deletes: 1,
+            bytes_streamed: 0,
+            blocked_by: None,
+            copy: Some(CopyProgress { partitions: 4, done: 2, bytes: 32, ..CopyProgress::default() }),
+        }
+    }
+
+    fn stored_mirror() -> Mirror {
+        let table = TableSpec {
+            destination: "orders".into(),
+            exclude: vec!["note".into()],
+            ..TableSpec::new("public.orders")
+        };
+        Mirror {
+            spec: MirrorSpec {
+                name: "shop".into(),
+                source: "pg".into(),
+                destination: "ch".into(),
+                mode: Mode::default(),
+                tables: vec![table],
+                settings: Settings::default(),
+            },
+            rules: RULES,
+            desired: Desired::Running,
+            state: MirrorState::Snapshot,
+            workflow_started: true,
+            prepared_at: Some(at(70)),
+            completed_at: None,
+            error: None,
+            request_id: String::new(),
+            created_at: at(60),
+            updated_at: at(61),
+            etag: "e".into(),
+            streams: vec![stored_stream()],
+            tables: vec![stored_table()],
+        }
+    }
+
+    #[test]
+    fn a_mirror_shows_what_was_asked_for_and_how_far_it_is() {
+        let json = serde_json::to_value(mirror(&stored_mirror(), at(100))).unwrap();
+        assert_eq!(json["state"], "SNAPSHOT");
+        assert_eq!(json["workflow_id"], "mirror/shop");
+        let table = &json["tables"][0];
+        assert_eq!(table["source"], "public.orders");
+        assert_eq!(table["state"], "COPYING");
+        assert_eq!(table["exclude"][0], "note");
+        assert_eq!((&table["rows_copied"], &table["deletes"]), (&"500".into(), &"1".into()));
+        assert_eq!((&table["partitions_done"], &table["partitions_total"]), (&2.into(), &4.into()));
+        let stream = &json["streams"][0];
+        assert_eq!((&stream["position"], &stream["lag_bytes"]), (&"0/100".into(), &"128".into()));
+        assert_eq!((&stream["lag_seconds"], &stream["verdict"]), (&5.0.into(), &"HEALTHY".into()));
+        assert!(json.get("error").is_none(), "{json}");
+    }
+
+    #[test]
+    fn a_failure_shows_its_code_and_remedy() {
+        let error = millrace_terms::Error::new(millrace_terms::Code::SlotLost, "the slot is gone");
+        let failed =
+            Mirror { error: Some(Failure::new(&error)), state: MirrorState::Failed, ..stored_mirror() };
+        let json = serde_json::to_value(mirror(&failed, at(100))).unwrap();
+        assert_eq!(json["error"]["code"], "SLOT_LOST");
+        assert_eq!(json["error"]["remedy"], error.remedy());
+    }
+}
