@@ -25,10 +25,6 @@ use crate::{diff, plan, refusals, report, tables};
 const DROP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the catalog is asked meanwhile whether the mirror is gone.
 const DROP_POLL: Duration = Duration::from_millis(200);
-/// How long ResumeMirror waits until the catalog shows it; the state is then given as it is.
-const RESUME_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often the catalog is asked meanwhile: a worker needs some ten milliseconds.
-const RESUME_POLL: Duration = Duration::from_millis(50);
 
 /// A mirror that was looked at and found good: nothing about it is open any more.
 pub(super) struct Prepared {
@@ -234,16 +230,7 @@ impl Control {
         let name = name_of(name)?;
         self.catalog.get_mirror(name).await?;
         self.orchestra.change(name, change, request_id).await.map_err(|error| error.with("mirror", name))?;
-        let mut mirror = self.catalog.get_mirror(name).await?;
-        let deadline = Instant::now() + RESUME_TIMEOUT;
-        // The workflow answers a resume at once and writes it down right after.
-        while matches!(change, Change::Resume)
-            && mirror.desired == Desired::Paused
-            && Instant::now() < deadline
-        {
-            tokio::time::sleep(RESUME_POLL).await;
-            mirror = self.catalog.get_mirror(name).await?;
-        }
+        let mirror = self.catalog.get_mirror(name).await?;
         Ok(view::mirror(&mirror, Timestamp::now()))
     }
 
