@@ -125,7 +125,7 @@ async fn converge(seed: u64) {
     )
     .await;
     mirror.config.limits.max_rows = 50;
-    mirror.config.binary = seed % 2 == 0;
+    mirror.config.binary = seed.is_multiple_of(2);
     let writers: Vec<_> = {
         let mut writers = Vec::new();
         for n in 0..3 {
