@@ -25,7 +25,7 @@ select coalesce(s.plugin, ''), coalesce(s.database, '') = current_database()::te
   from pg_catalog.pg_replication_slots s where s.slot_name = $1";
 
 const HOLDER: &str = "
-select coalesce(a.application_name, ''), coalesce(a.usename::text, 'unknown'), coalesce(a.client_addr::text, 'local')
+select coalesce(a.application_name, ''), coalesce(a.usename::text, 'unknown'), coalesce(host(a.client_addr), 'local')
   from pg_catalog.pg_stat_activity a where a.pid = $1";
 
 /// What the source says of a slot.
@@ -184,20 +184,22 @@ pub async fn release(session: &Session, name: &str, application: &str) -> Result
             return Ok(());
         };
         let failed = |error| from_sql("asking who holds the slot", &error);
-        // Gone since: look again.
-        let Some(row) = session.query_opt(HOLDER, &[&pid]).await.map_err(failed)? else { continue };
-        let holder: String = row.get(0);
-        let in_use = || in_use(name, pid, row.get(1), row.get(2));
-        match judge(&holder, application) {
-            Holder::Older => {}
-            Holder::Newer => {
-                return Err(Error::new(Code::LeaseLost, format!("a newer attempt streams from slot {name}")));
+        // No row: it has gone since.
+        if let Some(row) = session.query_opt(HOLDER, &[&pid]).await.map_err(failed)? {
+            let holder: String = row.get(0);
+            let in_use = || in_use(name, pid, row.get(1), row.get(2));
+            match judge(&holder, application) {
+                Holder::Older => {}
+                Holder::Newer => {
+                    let message = format!("a newer attempt streams from slot {name}");
+                    return Err(Error::new(Code::LeaseLost, message));
+                }
+                Holder::Stranger => return Err(in_use()),
             }
-            Holder::Stranger => return Err(in_use()),
-        }
-        session.execute("select pg_catalog.pg_terminate_backend($1)", &[&pid]).await.map_err(failed)?;
-        if tokio::time::Instant::now() >= deadline {
-            return Err(in_use());
+            if tokio::time::Instant::now() >= deadline {
+                return Err(in_use());
+            }
+            session.execute("select pg_catalog.pg_terminate_backend($1)", &[&pid]).await.map_err(failed)?;
         }
         tokio::time::sleep(RELEASE_POLL).await;
     }

@@ -127,7 +127,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// A relation of one of our tables, or one that was looked up before.
+    /// Whether the relation is one of our tables or known to be a part of one.
     fn known_relation(&mut self, relation: &Relation) -> bool {
         let by_oid = self.lanes.iter().position(|lane| lane.plan.oid == relation.oid);
         let by_name = || {
@@ -135,11 +135,11 @@ impl Engine {
                 lane.plan.source.schema == relation.schema && lane.plan.source.name == relation.name
             })
         };
-        let before = self.relations.get(&relation.oid).map(|known| known.as_ref().map(|layout| layout.table));
-        match (by_oid, before) {
-            (Some(lane), _) | (None, Some(Some(lane))) => self.route(lane, relation),
-            (None, Some(None)) => {}
-            (None, None) => match by_name() {
+        // A partition that was looked up. One that was not ours may have been attached since.
+        let before = self.relations.get(&relation.oid).and_then(Option::as_ref).map(|layout| layout.table);
+        match by_oid.or(before) {
+            Some(lane) => self.route(lane, relation),
+            None => match by_name() {
                 Some(lane) => {
                     self.relations.insert(relation.oid, None);
                     let what = format!("{} was dropped and created again", self.lanes[lane].plan.source);

@@ -68,6 +68,7 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
     let side = Side::new(config.source.clone(), config.application.clone());
     side.prepare(&config.slot, &config.publication, config.start).await?;
     let binary = config.binary && side.binary_is_safe(&config.tables).await?;
+    let untold = side.untold(&config.publication, &config.tables).await?;
     let mut reader = Reader::open(&config, binary).await?;
     let flusher = Arc::new(Flusher {
         sink: config.sink.clone(),
@@ -80,6 +81,9 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
         reports: handle.reports.clone(),
     });
     let mut engine = Engine::new(&config, flusher);
+    for (table, error) in untold {
+        engine.fail(table, error);
+    }
     let streamed = stream(&config, &side, &mut engine, &mut reader, &mut handle).await;
     match streamed {
         Ok(()) => drain(engine, &handle).await,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use millrace_terms::{Code, Error, Lsn, Result};
+use millrace_terms::{Code, Error, Lsn, Result, quote_ident};
 use tokio::sync::Mutex;
 
 use super::config::StreamTable;
@@ -59,6 +59,53 @@ impl Side {
             .with("publication", publication));
         }
         Ok(())
+    }
+
+    /// Tables of which the stream would tell nothing, by their index, and why.
+    ///
+    /// # Errors
+    /// Those of [`from_sql`].
+    pub(super) async fn untold(
+        &self,
+        publication: &str,
+        tables: &[StreamTable],
+    ) -> Result<Vec<(usize, Error)>> {
+        // The view holds partitions, not their roots; a root without partitions tells nothing yet.
+        let sql = "
+            with told (oid) as (
+                select c.oid from pg_catalog.pg_publication_tables p
+                  join pg_catalog.pg_namespace n on n.nspname = p.schemaname
+                  join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
+                 where p.pubname = $2::text)
+            select w.n, c.oid is null
+              from unnest($1::oid[]) with ordinality w (oid, n)
+              left join pg_catalog.pg_class c on c.oid = w.oid
+             where w.oid not in (select oid from told)
+               and (c.relkind is distinct from 'p'
+                    or exists (select from pg_catalog.pg_partition_tree(w.oid) l
+                                where l.isleaf and l.relid <> w.oid and l.relid not in (select oid from told)))
+             order by w.n";
+        let oids: Vec<u32> = tables.iter().map(|table| table.plan.oid).collect();
+        let session = self.session().await?;
+        let rows = session.query(sql, &[&oids, &publication]).await;
+        let rows = rows.map_err(|error| from_sql("looking for the tables in the publication", &error))?;
+        let untold = |row: &tokio_postgres::Row| {
+            let at = usize::try_from(row.get::<_, i64>(0) - 1).ok()?;
+            let name = &tables.get(at)?.plan.source;
+            let error = if row.get(1) {
+                Error::new(Code::SourceTableMissing, format!("{name} was dropped"))
+            } else {
+                let why = format!(
+                    "the publication {publication} does not hold {name}, or not all of its partitions"
+                );
+                let sql =
+                    format!("ALTER PUBLICATION {} ADD TABLE {};", quote_ident(publication), name.to_sql());
+                Error::new(Code::PublicationMissing, why)
+                    .with_remedy(format!("Run `{sql}` and resync the table."))
+            };
+            Some((at, error))
+        };
+        Ok(rows.iter().filter_map(untold).collect())
     }
 
     /// Whether the walsender on the slot is at work, after nothing came from it for long: it may be

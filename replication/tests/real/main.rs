@@ -7,4 +7,5 @@ mod converge;
 mod mirror;
 mod servers;
 mod source;
+mod standby;
 mod stream;

@@ -11,7 +11,7 @@ use millrace_replication::stream::{
 };
 use millrace_replication::table::{OwnColumns, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
-use millrace_terms::{Lsn, Result, TableName};
+use millrace_terms::{Code, Lsn, Result, TableName};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -42,7 +42,11 @@ pub struct Running {
 impl Mirror {
     /// Makes the tables by `ddl`, and everything that a stream of `tables` needs.
     pub async fn new(ddl: &str, tables: &[&str]) -> Self {
-        let source = Source::new().await;
+        Self::on(Source::new().await, ddl, tables).await
+    }
+
+    /// As [`Mirror::new`], on a source that is there.
+    pub async fn on(source: Source, ddl: &str, tables: &[&str]) -> Self {
         source.run(ddl).await;
         let sink = destination(&source.word).await;
         let names: Vec<TableName> = tables.iter().map(|name| TableName::new("public", *name)).collect();
@@ -196,6 +200,17 @@ impl Running {
             assert!(Instant::now() < deadline, "{:#?}", self.reports.lock().unwrap());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// The tables that failed so far, in the order of their ids, and why.
+    pub fn failed(&self) -> Vec<(i64, Code)> {
+        let failed = |report: &Report| match report {
+            Report::TableFailed { id, error } => Some((*id, error.code())),
+            _ => None,
+        };
+        let mut failed: Vec<_> = self.reports.lock().unwrap().iter().filter_map(failed).collect();
+        failed.sort_unstable();
+        failed
     }
 
     /// Ends the stream and returns its last position.

@@ -1,13 +1,23 @@
-//! Servers for the tests, shared by all of them.
+//! Servers for the tests, shared by all of them: the embedded PostgreSQL and ClickHouse, started by
+//! the first test that asks.
 
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
 
+use millrace_embedded::cache::Cache;
+use millrace_embedded::{clickhouse, postgres as embedded_postgres};
 use millrace_replication::clickhouse::{Clickhouse, ClickhouseConfig, ClickhouseTls, InsertCompression};
 use millrace_replication::postgres::{self, Session, SourceConfig, Tls, TlsMode};
-use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 
 /// The `application_name` of the tests' sessions, as a mirror's.
 pub const APPLICATION: &str = "millrace/a1b2c3/test";
+
+const PASSWORD: &str = "it's a \"secret\"";
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
@@ -23,10 +33,9 @@ pub struct Source {
 impl Source {
     pub async fn new() -> Self {
         let word = format!("t{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
-        let admin = config("postgres");
-        let session = postgres::dial(&admin, "test").await.unwrap();
+        let session = postgres::dial(&source("postgres"), "test").await.unwrap();
         session.batch_execute(&format!("create database {word}")).await.unwrap();
-        let config = config(&word);
+        let config = source(&word);
         let sql = postgres::dial(&config, "test").await.unwrap();
         sql.batch_execute("set search_path = public").await.unwrap();
         Self { config, sql, word }
@@ -36,36 +45,106 @@ impl Source {
         self.sql.batch_execute(sql).await.unwrap();
     }
 
+    /// A session as the product has it, without a search path.
+    pub async fn plain_session(&self) -> Session {
+        postgres::dial(&self.config, APPLICATION).await.unwrap()
+    }
+
     pub async fn session(&self) -> Session {
-        let session = postgres::dial(&self.config, APPLICATION).await.unwrap();
+        let session = self.plain_session().await;
         session.batch_execute("set search_path = public").await.unwrap();
         session
     }
 }
 
-/// A database of the name on the shared destination.
-pub async fn destination(database: &str) -> Clickhouse {
-    let config = ClickhouseConfig {
-        url: std::env::var("MILLRACE_TEST_CLICKHOUSE").unwrap_or("http://127.0.0.1:15123".into()),
-        user: "default".into(),
-        password: SecretString::from(String::new()),
+fn source(database: &str) -> SourceConfig {
+    SourceConfig {
+        host: "127.0.0.1".into(),
+        port: servers().source_port,
+        user: embedded_postgres::USER.into(),
+        password: PASSWORD.into(),
+        database: database.into(),
+        tls: Tls { mode: TlsMode::Prefer, ..Tls::default() },
+    }
+}
+
+/// How to reach a database on the shared ClickHouse. It need not exist.
+pub fn sink(database: &str) -> ClickhouseConfig {
+    ClickhouseConfig {
+        url: format!("http://127.0.0.1:{}", servers().clickhouse_port),
+        user: "millrace".into(),
+        password: PASSWORD.into(),
         database: database.into(),
         tls: ClickhouseTls::default(),
         compression: InsertCompression::Auto,
-    };
-    let clickhouse = Clickhouse::connect(&config).await.unwrap();
+    }
+}
+
+/// A database of the name on the shared ClickHouse.
+pub async fn destination(database: &str) -> Clickhouse {
+    let clickhouse = Clickhouse::connect(&sink(database)).await.unwrap();
     clickhouse.create_database("").await.unwrap();
     clickhouse
 }
 
-fn config(database: &str) -> SourceConfig {
-    let port = std::env::var("MILLRACE_TEST_PORT").unwrap_or("15555".into()).parse().unwrap();
-    SourceConfig {
-        host: "127.0.0.1".into(),
-        port,
-        user: "postgres".into(),
-        password: SecretString::from(String::new()),
-        database: database.into(),
-        tls: Tls { mode: TlsMode::Prefer, ..Tls::default() },
+struct Servers {
+    source_port: u16,
+    clickhouse_port: u16,
+}
+
+/// Every test has a runtime of its own; the servers must outlive them all.
+fn servers() -> &'static Servers {
+    static SERVERS: OnceLock<Servers> = OnceLock::new();
+    SERVERS.get_or_init(|| {
+        let (ready, started) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            runtime.block_on(run(ready));
+        });
+        started.recv().expect("the servers start")
+    })
+}
+
+async fn run(ready: mpsc::Sender<Servers>) {
+    let dir = fresh_dir();
+    let cache = Cache::open().unwrap();
+    let settings = embedded_postgres::Settings {
+        name: "source".into(),
+        dir: dir.join("source"),
+        port: free_port(),
+        password: PASSWORD.into(),
+        log: dir.join("source.log"),
+        parameters: embedded_postgres::Settings::source_parameters(),
+    };
+    let binaries = embedded_postgres::install(&cache).unwrap();
+    let _source = embedded_postgres::Cluster::start(&binaries, &settings).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let clickhouse_port = listener.local_addr().unwrap().port();
+    let clickhouse = clickhouse::Settings {
+        library: clickhouse::install(&cache).unwrap(),
+        dir: dir.join("clickhouse"),
+        user: "millrace".into(),
+        password: PASSWORD.into(),
+    };
+    ready.send(Servers { source_port: settings.port, clickhouse_port }).unwrap();
+    clickhouse::serve(listener, clickhouse, CancellationToken::new()).await.unwrap();
+}
+
+/// A directory for this run. Those of runs that are over are removed: the servers die with the tests'
+/// process, which cannot clean up behind them.
+fn fresh_dir() -> PathBuf {
+    let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication");
+    for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
+        let alive = entry.file_name().to_str().is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        if !alive {
+            drop(fs::remove_dir_all(entry.path()));
+        }
     }
+    let dir = parent.join(std::process::id().to_string());
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -284,16 +284,7 @@ async fn a_table_that_cannot_go_on_does_not_stop_the_others() {
         .await;
     mirror.caught_up(&mut stream).await;
     assert_eq!(mirror.assert_same(0, ITEM, ITEM_SINK).await, 1);
-    let reports = stream.reports.lock().unwrap().clone();
-    let mut failed: Vec<(i64, Code)> = reports
-        .iter()
-        .filter_map(|report| match report {
-            Report::TableFailed { id, error } => Some((*id, error.code())),
-            _ => None,
-        })
-        .collect();
-    failed.sort_unstable();
-    assert_eq!(failed, [(2, Code::ValueUnrepresentable), (3, Code::TableSchemaChanged)]);
+    assert_eq!(stream.failed(), [(2, Code::ValueUnrepresentable), (3, Code::TableSchemaChanged)]);
     stream.stop().await;
 }
 
@@ -337,7 +328,7 @@ async fn a_newer_attempt_takes_the_slot_from_an_older_one_but_not_from_strangers
     mirror.config.application = "somebody/else/0/9".into();
     let error = mirror.start().failure().await;
     assert_eq!(error.code(), Code::SlotInUse);
-    assert!(error.message().contains("of user postgres from 127.0.0.1"), "{error}");
+    assert!(error.message().contains("of user millrace from 127.0.0.1"), "{error}");
 
     mirror.config.application = format!("{APPLICATION}/0/3");
     let mut newer = mirror.start();
@@ -361,6 +352,26 @@ async fn nothing_is_sent_when_the_lease_has_passed() {
     assert!(!reports.lock().unwrap().is_empty());
     let count = format!("select count() from {}", mirror.sink.qualified("items"));
     assert_eq!(mirror.sink.query_one::<u64>(&count).await.unwrap(), 1);
+}
+
+/// Otherwise its changes would be missing without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_are_not_published_or_gone_are_told_at_the_start() {
+    let mirror = Mirror::new(
+        &format!("{ITEMS}; create table gone (id int primary key); create table out (id int primary key)"),
+        &["items", "gone", "out"],
+    )
+    .await;
+    mirror
+        .source
+        .run(&format!("alter publication \"{}\" drop table out; drop table gone", mirror.config.publication))
+        .await;
+    let mut stream = mirror.start();
+    mirror.source.run("insert into items values (1, 'a', 1)").await;
+    mirror.caught_up(&mut stream).await;
+    assert_eq!(stream.failed(), [(2, Code::SourceTableMissing), (3, Code::PublicationMissing)]);
+    assert_eq!(mirror.assert_same(0, ITEM, ITEM_SINK).await, 1);
+    stream.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

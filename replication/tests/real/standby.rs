@@ -1,0 +1,96 @@
+//! A source that waits for a synchronous standby. It is a setting of the whole cluster, so this test
+//! has one of its own.
+
+use std::path::Path;
+use std::time::Duration;
+
+use millrace_embedded::cache::Cache;
+use millrace_embedded::postgres::{Cluster, Settings, USER, install};
+use millrace_replication::postgres::{SourceConfig, Tls, dial};
+
+use crate::mirror::Mirror;
+use crate::servers::Source;
+
+const PASSWORD: &str = "standby";
+
+async fn cluster() -> (Cluster, Source) {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication").join(std::process::id().to_string());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = Settings {
+        name: "standby".into(),
+        dir: dir.join("standby"),
+        port,
+        password: PASSWORD.into(),
+        log: dir.join("standby.log"),
+        parameters: Settings::source_parameters(),
+    };
+    std::fs::create_dir_all(&dir).unwrap();
+    let cluster = Cluster::start(&install(&Cache::open().unwrap()).unwrap(), &settings).await.unwrap();
+    let config = SourceConfig {
+        host: "127.0.0.1".into(),
+        port,
+        user: USER.into(),
+        password: PASSWORD.into(),
+        database: "postgres".into(),
+        tls: Tls::default(),
+    };
+    let sql = dial(&config, "test").await.unwrap();
+    sql.batch_execute("set search_path = public").await.unwrap();
+    (cluster, Source { config, sql, word: format!("standby_{}", std::process::id()) })
+}
+
+/// Waits until so many commits wait for the standby.
+async fn waiting_commits(mirror: &Mirror, count: i64) {
+    let waits = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+    for _ in 0..500 {
+        if mirror.source.sql.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) >= count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no commit waits for the standby");
+}
+
+/// B4: the server sends a transaction before new snapshots see it. A large value that is read then is
+/// from before the change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_not_read_before_its_change_is_visible() {
+    let (_cluster, source) = cluster().await;
+    let ddl = "create table docs (id int primary key, v int, big text);
+               alter table docs alter big set storage external;
+               insert into docs values (1, 0, repeat('old', 2000))";
+    let mirror = Mirror::on(source, ddl, &["docs"]).await;
+    let mut stream = mirror.start();
+    mirror.source.run("alter system set synchronous_standby_names = 'nobody'").await;
+    mirror.source.run("select pg_reload_conf()").await;
+    // The setting holds when a commit waits: until then they go through.
+    let probe = mirror.source.session().await;
+    let probing = tokio::spawn(async move {
+        for _ in 0..10_000 {
+            probe.batch_execute("select pg_logical_emit_message(true, 'probe', '')").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    waiting_commits(&mirror, 1).await;
+    let writer = mirror.source.session().await;
+    // Too large to be remembered within the transaction, so that the second change asks the source.
+    let large = "begin; update docs set big = repeat('new', 3000000); update docs set v = 1; commit";
+    let writing = tokio::spawn(async move { writer.batch_execute(large).await });
+    waiting_commits(&mirror, 2).await;
+    let reading = "select big like 'new%' from docs";
+    assert!(!mirror.source.sql.query_one(reading, &[]).await.unwrap().get::<_, bool>(0), "not visible yet");
+    // Long enough for a reader who does not look at his snapshot to write what he read.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let written = format!("select count() from {} where v = 1", mirror.sink.qualified("docs"));
+    assert_eq!(mirror.sink.query_one::<u64>(&written).await.unwrap(), 0);
+
+    mirror.source.run("alter system reset synchronous_standby_names").await;
+    mirror.source.run("select pg_reload_conf()").await;
+    probing.abort();
+    writing.await.unwrap().unwrap();
+    mirror.caught_up(&mut stream).await;
+    let row = "id::text || ' ' || v::text || ' ' || md5(big)";
+    let sink = "concat(toString(id), ' ', toString(v), ' ', lower(hex(MD5(big))))";
+    assert_eq!(mirror.assert_same(0, row, sink).await, 1);
+    stream.stop().await;
+}
