@@ -78,7 +78,10 @@ impl Display {
             let copied: i64 = mirror.tables.iter().map(|table| table.rows_copied).sum();
             let streaming = mirror.tables.iter().filter(|table| table.state() == State::Streaming).count();
             let tables = mirror.tables.len();
-            line(&format!("{} rows copied, {streaming} of {tables} tables stream; {flow}", figures::count(copied)));
+            line(&format!(
+                "{} rows copied, {streaming} of {tables} tables stream; {flow}",
+                figures::count(copied)
+            ));
         }
     }
 
@@ -93,8 +96,9 @@ impl Display {
 impl Bars {
     fn new(tables: usize) -> anyhow::Result<Self> {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{prefix:20} [{bar:24}] {pos:>9} rows  {per_sec:>16}  {msg}")?
-            .progress_chars("=> ");
+        let style =
+            ProgressStyle::with_template("{prefix:20} [{bar:24}] {pos:>9} rows  {per_sec:>16}  {msg}")?
+                .progress_chars("=> ");
         let bar = |_| all.add(ProgressBar::new(1).with_style(style.clone()));
         let tables = (0..tables).map(bar).collect();
         let stream = all.add(ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{msg}")?));
@@ -106,7 +110,11 @@ fn stream_line(mirror: &api::Mirror, stream: Stream) -> String {
     let lag = mirror.streams.iter().filter_map(|stream| stream.lag_bytes).sum();
     let Stream { changed, per_s, latency } = stream;
     let changed = figures::count(i64::try_from(changed).unwrap_or(i64::MAX));
-    let mut text = format!("stream: {changed} changes on the source, {}, lag {}", figures::rate(per_s), figures::bytes(lag));
+    let mut text = format!(
+        "stream: {changed} changes on the source, {}, lag {}",
+        figures::rate(per_s),
+        figures::bytes(lag)
+    );
     if latency.p50 > 0.0 {
         text.push_str(&format!(", commit to visible {} ms (p95 {} ms)", latency.p50, latency.p95));
     }

@@ -34,13 +34,19 @@ impl Probe {
     pub async fn start(sides: &Sides) -> anyhow::Result<Self> {
         let samples = Arc::new(Mutex::new(Vec::new()));
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(sides.shop().await?, sides.clickhouse(), Arc::clone(&samples), stop.clone()));
+        let task =
+            tokio::spawn(run(sides.shop().await?, sides.clickhouse(), Arc::clone(&samples), stop.clone()));
         Ok(Self { samples, task, stop })
     }
 
     /// The samples so far.
     pub fn samples(&self) -> Vec<Duration> {
         self.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether samples are still taken.
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
     }
 
     /// Ends the sampling.
@@ -68,7 +74,8 @@ async fn run(
         let committed = Instant::now();
         loop {
             let sql = "SELECT count() FROM events WHERE id = toUUID(?)";
-            let seen: u64 = destination.query(sql).bind(&id).fetch_one().await.context("looking for a row")?;
+            let seen: u64 =
+                destination.query(sql).bind(&id).fetch_one().await.context("looking for a row")?;
             if seen > 0 {
                 break;
             }

@@ -38,7 +38,8 @@ impl Mirror {
     pub async fn create(endpoints: &Endpoints, sides: &Sides) -> anyhow::Result<Self> {
         let mut client = Client::connect(&endpoints.grpc).await?;
         for peer in [source(sides)?, destination(sides)] {
-            let request = api::CreatePeerRequest { peer: Some(peer), allow_existing: true, ..Default::default() };
+            let request =
+                api::CreatePeerRequest { peer: Some(peer), allow_existing: true, ..Default::default() };
             client.peers.create_peer(request).await?;
         }
         let table = |name: &str| api::Table { source: format!("public.{name}"), ..Default::default() };
@@ -62,7 +63,8 @@ impl Mirror {
     pub async fn get(&mut self) -> anyhow::Result<api::Mirror> {
         let request = api::GetMirrorRequest { name: NAME.to_owned() };
         let mirror = self.client.mirrors.get_mirror(request).await?.into_inner();
-        let failed = mirror.error.iter().chain(mirror.tables.iter().filter_map(|table| table.error.as_ref())).next();
+        let failed =
+            mirror.error.iter().chain(mirror.tables.iter().filter_map(|table| table.error.as_ref())).next();
         if let Some(failure) = failed {
             let code = failure.code.parse().unwrap_or(Code::Internal);
             return Err(Error::new(code, failure.message.clone()).with_remedy(failure.remedy.clone()).into());
@@ -83,8 +85,12 @@ impl Mirror {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let at: Vec<_> = mirror.streams.iter().map(|s| format!("{} {}", s.position, s.reason)).collect();
-                anyhow::bail!("the stream did not reach {end} within {CATCH_UP_LIMIT:?}; it is at {}", at.join(", "));
+                let at: Vec<_> =
+                    mirror.streams.iter().map(|s| format!("{} {}", s.position, s.reason)).collect();
+                anyhow::bail!(
+                    "the stream did not reach {end} within {CATCH_UP_LIMIT:?}; it is at {}",
+                    at.join(", ")
+                );
             }
             tokio::time::sleep(LOOK).await;
         }

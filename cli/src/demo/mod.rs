@@ -123,22 +123,25 @@ async fn show(
     let begin = Instant::now();
     let mut mirror = Mirror::create(endpoints, &sides).await?;
     let mut show = Show { display: &mut display, since: Instant::now(), changed: 0 };
-    let traffic = Traffic::start(&sides, PACE).await?;
-    while !mirror::is_streaming(&show.look(&mut mirror, &traffic, None).await?) {
+    let mut traffic = Traffic::start(&sides, PACE).await?;
+    while !mirror::is_streaming(&show.look(&mut mirror, &mut traffic, None).await?) {
         tokio::time::sleep(LOOK).await;
     }
     let copied_in = begin.elapsed();
     let copied: i64 = mirror.get().await?.tables.iter().map(|table| table.rows_copied).sum();
     let copied = copied.unsigned_abs();
-    show.display.say(&format!("every table is copied and streams: {copied} rows in {:.1} s", copied_in.as_secs_f64()));
+    show.display.say(&format!(
+        "every table is copied and streams: {copied} rows in {:.1} s",
+        copied_in.as_secs_f64()
+    ));
     let before = traffic.changed();
     let probe = Probe::start(&sides).await?;
-    while !shutdown.is_cancelled() {
+    while !shutdown.is_cancelled() && probe.is_running() {
         let enough = traffic.changed() - before >= PACED_MIN && probe.samples().len() >= SAMPLES_MIN;
         if arguments.once && enough {
             break;
         }
-        show.look(&mut mirror, &traffic, Some(&probe)).await?;
+        show.look(&mut mirror, &mut traffic, Some(&probe)).await?;
         tokio::time::sleep(LOOK).await;
     }
     let samples = probe.stop().await?;
@@ -171,9 +174,10 @@ impl Show<'_> {
     async fn look(
         &mut self,
         mirror: &mut Mirror,
-        traffic: &Traffic,
+        traffic: &mut Traffic,
         probe: Option<&Probe>,
     ) -> anyhow::Result<millrace_proto::v1::Mirror> {
+        traffic.check()?;
         let now = mirror.get().await?;
         let changed = traffic.changed();
         let per_s = rate(changed - self.changed, self.since.elapsed());
@@ -202,7 +206,11 @@ async fn seed(sides: &Sides) -> anyhow::Result<()> {
     }
     drop(client);
     // The session above may need a moment to end.
-    admin.batch_execute(&format!("select pg_terminate_backend(pid) from pg_stat_activity where datname = '{draft}'")).await?;
+    admin
+        .batch_execute(&format!(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = '{draft}'"
+        ))
+        .await?;
     admin.batch_execute(&format!("alter database {draft} rename to {DATABASE}")).await?;
     Ok(())
 }

@@ -17,6 +17,8 @@ pub struct Column {
 enum Form {
     /// `text` of both.
     Text,
+    /// A number with two digits after the point, both written.
+    Decimal,
     /// Microseconds since 1970.
     Timestamp,
     /// Bits of a float.
@@ -67,7 +69,7 @@ pub const TABLES: [Table; 5] = [
             text("number"),
             text("title"),
             text("description"),
-            text("price"),
+            column("price", Form::Decimal),
             text("stock"),
             column("rating", Form::Float),
             column("thumbnail", Form::Bytes),
@@ -80,7 +82,7 @@ pub const TABLES: [Table; 5] = [
             text("id"),
             text("customer_id"),
             text("status"),
-            text("total"),
+            column("total", Form::Decimal),
             text("note"),
             column("placed_at", Form::Timestamp),
         ],
@@ -88,7 +90,13 @@ pub const TABLES: [Table; 5] = [
     Table {
         name: "order_items",
         key: &["order_id", "line"],
-        columns: &[text("order_id"), text("line"), text("product"), text("quantity"), text("price")],
+        columns: &[
+            text("order_id"),
+            text("line"),
+            text("product"),
+            text("quantity"),
+            column("price", Form::Decimal),
+        ],
     },
     Table {
         name: "events",
@@ -102,7 +110,7 @@ impl Column {
     pub fn on_source(self) -> String {
         let name = self.name;
         match self.form {
-            Form::Text => format!("{name}::text"),
+            Form::Text | Form::Decimal => format!("{name}::text"),
             Form::Timestamp => format!("(extract(epoch from {name}) * 1000000)::bigint::text"),
             Form::Float => format!("encode(float8send({name}), 'hex')"),
             Form::Bytes => format!("encode({name}, 'hex')"),
@@ -115,6 +123,7 @@ impl Column {
         let name = self.name;
         match self.form {
             Form::Text => format!("toString({name})"),
+            Form::Decimal => format!("toDecimalString({name}, 2)"),
             Form::Timestamp => format!("toString(toUnixTimestamp64Micro({name}))"),
             Form::Float => {
                 let bits = format!("reinterpretAsUInt64(assumeNotNull({name}))");
@@ -177,10 +186,10 @@ pub const CUSTOMERS: i64 = 20_000;
 pub const PRODUCTS: i64 = 2_000;
 /// Orders at the beginning.
 pub const ORDERS: i64 = 70_000;
-/// Items at the beginning: two an order.
-pub const ITEMS: i64 = 2 * ORDERS;
+/// Items of each order at the beginning.
+const LINES: i64 = 2;
 /// Events at the beginning.
-pub const EVENTS: i64 = 60_000;
+const EVENTS: i64 = 60_000;
 
 /// Fills the tables.
 pub fn seed() -> [String; 6] {
@@ -211,7 +220,7 @@ pub fn seed() -> [String; 6] {
         format!(
             "insert into order_items
              select i, l, (i * l) % {PRODUCTS} + 1, i % 5 + 1, i % 1000 + 0.99
-             from generate_series(1, {ORDERS}) i, generate_series(1, 2) l"
+             from generate_series(1, {ORDERS}) i, generate_series(1, {LINES}) l"
         ),
         format!(
             "insert into events (kind, payload)

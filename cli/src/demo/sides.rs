@@ -74,7 +74,6 @@ impl Sides {
             .with_database(DATABASE)
             .with_setting("final", "1")
             .with_setting("do_not_merge_across_partitions_select_final", "0")
-            .with_setting("output_format_decimal_trailing_zeros", "1")
     }
 }
 
