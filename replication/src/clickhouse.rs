@@ -133,17 +133,19 @@ impl Clickhouse {
             database: config.database.clone(),
         };
         let mut this = Self { client, server: Arc::new(server) };
-        let (version, last_day) = this
-            .query_one::<(String, String)>(
-                // Releases with the narrow range answer 2299-12-31, or refuse: then it is null.
-                "select version(), ifNull(toString(toDate32OrNull('9999-12-31')), '')",
+        let (version, last_day, last_moment) = this
+            .query_one::<(String, String, String)>(
+                // Releases with the narrow range answer a day of 2299, or refuse: then it is null.
+                "select version(), ifNull(toString(toDate32OrNull('9999-12-31')), ''), \
+                 ifNull(toString(toDateTime64OrNull('9999-12-31 00:00:00', 6, 'UTC')), '')",
             )
             .await?;
         if parse_version(&version).is_none_or(|version| version < VERSION_MIN) {
             let message = format!("the server is ClickHouse {version}");
             return Err(Error::new(Code::DestinationVersion, message).with("version", version));
         }
-        let time_range = if last_day == "9999-12-31" { TimeRange::WIDE } else { TimeRange::NARROW };
+        let is_wide = |last: &str| last.starts_with("9999-12-31");
+        let time_range = TimeRange::new(is_wide(&last_day), is_wide(&last_moment));
         this.server = Arc::new(Server { version, time_range, database: config.database.clone() });
         Ok(this)
     }

@@ -121,7 +121,8 @@ fn refused(conversion: &Conversion) -> String {
     match conversion {
         Conversion::Decimal { .. } => "NaN".to_owned(),
         Conversion::Date | Conversion::Timestamp => {
-            "`infinity`, `-infinity`, years outside 0001 to 9999 (1900 to 2299 with servers that hold no more)"
+            "`infinity`, `-infinity`, and years outside what the server holds: it is asked, and says 1900 to 2299 \
+             or 0001 to 9999"
                 .to_owned()
         }
         Conversion::Vector(Vector::Sparse) => format!("more than {SPARSE_DIMENSIONS_MAX} dimensions"),

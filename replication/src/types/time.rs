@@ -11,32 +11,50 @@ const DAY_MICROS: i64 = 86_400_000_000;
 /// The last year of `date` (PostgreSQL documentation, section 8.5); its days fit an `i32`.
 const YEAR_MAX: i32 = 5_874_897;
 
-/// The days that the destination's `Date32` and `DateTime64(6)` hold, counted from 1970-01-01, both
-/// ends included.
+/// What the destination's `Date32` and `DateTime64` hold. Releases differ, and in some of them the two
+/// types do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeRange {
-    first_day: i32,
-    last_day: i32,
+    dates: Days,
+    moments: Days,
 }
 
 impl TimeRange {
-    /// 1900-01-01 to 2299-12-31: what every supported ClickHouse holds.
-    pub const NARROW: TimeRange =
-        TimeRange { first_day: days_from_civil(1900, 1, 1), last_day: days_from_civil(2299, 12, 31) };
+    /// 1900 to 2299: what every supported ClickHouse holds.
+    pub const NARROW: TimeRange = TimeRange::new(false, false);
 
-    /// 0001-01-01 to 9999-12-31: what newer ones hold.
-    pub const WIDE: TimeRange =
-        TimeRange { first_day: days_from_civil(1, 1, 1), last_day: days_from_civil(9999, 12, 31) };
+    /// The years 1 to 9999, which need no more than four digits.
+    pub const WIDE: TimeRange = TimeRange::new(true, true);
+
+    /// Whether `Date32` and `DateTime64` hold the years 1 to 9999, not only 1900 to 2299.
+    pub const fn new(wide_dates: bool, wide_moments: bool) -> Self {
+        Self {
+            dates: if wide_dates { Days::WIDE } else { Days::NARROW },
+            moments: if wide_moments { Days::WIDE } else { Days::NARROW },
+        }
+    }
+}
+
+/// Days since 1970-01-01, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Days {
+    first: i32,
+    last: i32,
+}
+
+impl Days {
+    const NARROW: Days = Days { first: days_from_civil(1900, 1, 1), last: days_from_civil(2299, 12, 31) };
+    const WIDE: Days = Days { first: days_from_civil(1, 1, 1), last: days_from_civil(9999, 12, 31) };
 
     #[inline]
-    fn holds_day(self, day: i32) -> bool {
-        self.first_day <= day && day <= self.last_day
+    fn hold_day(self, day: i32) -> bool {
+        self.first <= day && day <= self.last
     }
 
     #[inline]
-    fn holds_micros(self, micros: i64) -> bool {
-        let first = self.first_day as i64 * DAY_MICROS;
-        let end = (self.last_day as i64 + 1) * DAY_MICROS;
+    fn hold_micros(self, micros: i64) -> bool {
+        let first = self.first as i64 * DAY_MICROS;
+        let end = (self.last as i64 + 1) * DAY_MICROS;
         first <= micros && micros < end
     }
 }
@@ -56,7 +74,7 @@ const fn days_from_civil(year: i32, month: i32, day: i32) -> i32 {
 #[inline]
 pub(super) fn push_date(field: Field<'_>, range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
     let day = day(field)?;
-    if !range.holds_day(day) {
+    if !range.dates.hold_day(day) {
         return Err(Fault::Unrepresentable);
     }
     out.extend_from_slice(&day.to_le_bytes());
@@ -74,7 +92,7 @@ pub(super) fn push_narrow_date(field: Field<'_>, out: &mut Vec<u8>) -> Result<()
 #[inline]
 pub(super) fn push_timestamp(field: Field<'_>, range: TimeRange, out: &mut Vec<u8>) -> Result<(), Fault> {
     let micros = micros(field)?;
-    if !range.holds_micros(micros) {
+    if !range.moments.hold_micros(micros) {
         return Err(Fault::Unrepresentable);
     }
     out.extend_from_slice(&micros.to_le_bytes());
@@ -89,7 +107,7 @@ pub(super) fn push_scaled_timestamp(
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     let micros = micros(field)?;
-    if !range.holds_micros(micros) {
+    if !range.moments.hold_micros(micros) {
         return Err(Fault::Unrepresentable);
     }
     out.extend_from_slice(&scaled(micros, scale)?.to_le_bytes());

@@ -1,4 +1,4 @@
-//! The source and the stream against real servers. One binary, so that it is linked once and the
+//! The source, the stream and the types against real servers. One binary, so that it is linked once and the
 //! servers are started once; every test has a database of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // this is how tests fail
@@ -9,3 +9,4 @@ mod servers;
 mod source;
 mod standby;
 mod stream;
+mod types;
