@@ -43,8 +43,10 @@ impl Rates {
                 *meter = first; // A new copy has begun.
             } else if elapsed >= MEASURE_MIN {
                 let measured = (table.rows_copied - meter.rows) as f64 / elapsed.as_secs_f64();
-                let rate = meter.rows_per_s.map_or(measured, |old| old + RATE_SHARE * (measured - old));
-                *meter = Meter { at: now, rows: table.rows_copied, rows_per_s: Some(rate) };
+                // The first rows come after planning and the wait for old transactions: not a rate of 0.
+                let old = meter.rows_per_s.or((measured > 0.0).then_some(measured));
+                let rate = old.map(|old| old + RATE_SHARE * (measured - old));
+                *meter = Meter { at: now, rows: table.rows_copied, rows_per_s: rate };
             }
         }
     }

@@ -75,13 +75,21 @@ pub(super) fn tables(list: &ListSourceTablesResponse) -> String {
     let rows = list.tables.iter().map(|table| {
         vec![
             table.source.clone(),
-            format!("~{}", figures::count(table.rows_estimated)),
+            rows(table),
             figures::bytes(table.bytes),
             if table.key_columns.is_empty() { "-".to_owned() } else { table.key_columns.join(", ") },
             note(table),
         ]
     });
     grid(&columns, rows)
+}
+
+/// The source's estimate, which it has not made yet for a table that was never analysed.
+fn rows(table: &SourceTable) -> String {
+    match table.rows_estimated {
+        0 if table.bytes > 0 => "?".to_owned(),
+        rows => format!("~{}", figures::count(rows)),
+    }
 }
 
 /// The worst that was found about a table.

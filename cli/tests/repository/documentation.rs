@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use millrace::arguments::Arguments;
 use millrace::{environment, failure};
 use millrace_proto::v1;
-use millrace_replication::types::{SourceColumn, TypeCatalog};
+use millrace_replication::types::reference;
 use millrace_terms::{Class, Code};
 
 use crate::{path, read};
@@ -141,37 +141,29 @@ fn states_are_those_of_the_api() {
 }
 
 #[test]
-fn types_are_those_of_the_code() {
-    let page = read("docs/reference/destination-tables.md");
-    let numeric = |precision: i32, scale: i32| (precision << 16 | (scale & 0x7ff)) + 4;
-    // By their fixed OIDs (PostgreSQL source, pg_type.dat).
-    let columns = [
-        ("`boolean`", 16, -1),
-        ("`smallint`", 21, -1),
-        ("`integer`", 23, -1),
-        ("`bigint`", 20, -1),
-        ("`real`", 700, -1),
-        ("`double precision`", 701, -1),
-        ("`numeric(12,2)`", 1700, numeric(12, 2)),
-        ("`numeric(3,-2)`", 1700, numeric(3, -2)),
-        ("`numeric` without", 1700, -1),
-        ("`text`", 25, -1),
-        ("`varchar`", 1043, -1),
-        ("`bytea`", 17, -1),
-        ("`jsonb`", 3802, -1),
-        ("`uuid`", 2950, -1),
-        ("`date`", 1082, -1),
-        ("`timestamp`", 1114, -1),
-        ("`timestamptz`", 1184, -1),
-        ("everything else", 600, -1),
-    ];
-    for (what, type_oid, typmod) in columns {
-        let line = page.lines().find(|line| line.starts_with('|') && line.contains(what));
-        let line = line.unwrap_or_else(|| panic!("{what} is missing"));
-        let column = SourceColumn { name: "c".into(), attnum: 1, type_oid, typmod, nullable: false };
-        let plan = TypeCatalog::default().plan_column(column);
-        assert!(line.contains(&format!("| `{}`", plan.clickhouse_type)), "{line}: {}", plan.clickhouse_type);
+fn types() {
+    let mut page = format!("# Types\n\n{GENERATED}\n\n");
+    page.push_str(
+        "A nullable column is `Nullable(T)`; NULL stays NULL. Nothing is clamped, zeroed or cut: a value that the ClickHouse type cannot hold \
+         follows the mirror's setting `on_unrepresentable`. `error` (the default) puts the table into `ERROR`; `null` writes NULL, into columns that \
+         are made Nullable for it; `string` makes the column as the type in the last but one column. Columns of the key are always `error`.\n\n\
+         Per column another type may be chosen, of those in the last column. Domains follow their base type.\n\n\
+         | PostgreSQL | ClickHouse | Remarks | Cannot be held | Under `string` | May be chosen |\n|---|---|---|---|---|---|\n",
+    );
+    for entry in reference::entries() {
+        let codes =
+            |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let cells = [
+            codes(&entry.types),
+            format!("`{}`", entry.clickhouse_type),
+            entry.remark.to_owned(),
+            entry.refused.clone(),
+            entry.as_string.iter().map(|name| format!("`{name}`")).collect(),
+            codes(&entry.choices),
+        ];
+        writeln!(page, "| {} |", cells.map(|cell| cell.replace('|', "\\|")).join(" | ")).unwrap();
     }
+    check("docs/reference/types.md", &page);
 }
 
 #[test]
