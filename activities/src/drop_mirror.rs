@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_catalog::events::{NewEvent, Severity};
+use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Desired;
+use millrace_catalog::streams::Stream;
 use millrace_replication::clickhouse::InsertId;
 use millrace_replication::postgres::{publication, slot};
 use millrace_terms::{Code, Error, Result};
@@ -76,8 +78,13 @@ async fn begin(environment: &Environment, name: &str) -> Result<DropScope> {
         catalog.take_lease(name, stream.n, Duration::ZERO).await?;
     }
     let copying = mirror.tables.iter().filter(|table| table.copying);
+    let source_objects = mirror.streams.iter().flat_map(|stream| made_on_source(&mirror, stream));
+    // Before it was prepared, a table of the name is not ours.
+    let tables = mirror.tables.iter().filter(|_| mirror.prepared_at.is_some());
     Ok(DropScope {
         streams: mirror.streams.iter().map(|stream| stream.n).collect(),
+        source_objects: source_objects.collect(),
+        destination_objects: tables.map(|table| format!("table {}", table.destination)).collect(),
         copies: copying
             .map(|table| TableCopy {
                 mirror: name.to_owned(),
@@ -87,6 +94,22 @@ async fn begin(environment: &Environment, name: &str) -> Result<DropScope> {
             })
             .collect(),
     })
+}
+
+/// What was made for a stream; what the user made stays the user's.
+fn made_on_source(mirror: &Mirror, stream: &Stream) -> impl Iterator<Item = String> {
+    let settings = &mirror.spec.settings;
+    let slot = settings.slot.is_empty().then(|| slot_object(stream));
+    let publication = settings.publication.is_empty().then(|| publication_object(stream));
+    slot.into_iter().chain(publication)
+}
+
+fn slot_object(stream: &Stream) -> String {
+    format!("replication slot {}", stream.slot)
+}
+
+fn publication_object(stream: &Stream) -> String {
+    format!("publication {}", stream.publication)
 }
 
 async fn source(environment: &Environment, name: &str) -> Result<Vec<Leftover>> {
@@ -99,16 +122,16 @@ async fn source(environment: &Environment, name: &str) -> Result<Vec<Leftover>> 
     let mut leftovers = Vec::new();
     let settings = &mirror.spec.settings;
     for stream in &mirror.streams {
-        // What the user made stays the user's; of ours, one failing keeps none of the others.
+        // Of ours, one that fails keeps none of the others.
         if settings.slot.is_empty() {
             let dropped = slot::drop(&session, &stream.slot, &application).await;
-            keep(&mut leftovers, format!("replication slot {}", stream.slot), dropped)?;
+            keep(&mut leftovers, slot_object(stream), dropped)?;
         } else {
             slot::release(&session, &stream.slot, &application).await?;
         }
         if settings.publication.is_empty() {
             let dropped = publication::drop(&session, &stream.publication, &application).await;
-            keep(&mut leftovers, format!("publication {}", stream.publication), dropped)?;
+            keep(&mut leftovers, publication_object(stream), dropped)?;
         }
     }
     Ok(leftovers)

@@ -43,11 +43,11 @@ impl DropMirrorWorkflow {
 
         let options = options::clean_up("slot and publication");
         let source = ctx.execute_activity(DropActivities::drop_source, mirror.clone(), options).await;
-        let mut leftovers = leftovers(source, "slot and publication on the source")?;
+        let mut leftovers = leftovers(source, scope.source_objects)?;
         if input.options.destination_tables {
             let options = options::clean_up("destination tables");
             let destination = ctx.execute_activity(DropActivities::drop_destination, mirror, options).await;
-            leftovers.extend(self::leftovers(destination, "tables in the destination")?);
+            leftovers.extend(self::leftovers(destination, scope.destination_objects)?);
         }
         ctx.set_current_details(format!("{} objects stay behind", leftovers.len()));
 
@@ -78,7 +78,7 @@ async fn stop_all(ctx: &Context, mirror: &str, scope: &DropScope) {
 /// What stays behind: as the activity says, or everything if it never came through.
 fn leftovers(
     done: Result<Vec<Leftover>, ActivityExecutionError>,
-    everything: &str,
+    everything: Vec<String>,
 ) -> WorkflowResult<Vec<Leftover>> {
     let error: Error = match done.map_err(|error| (failure::of_activity(&error), error)) {
         Ok(leftovers) => return Ok(leftovers),
@@ -86,5 +86,5 @@ fn leftovers(
         Err((Ended::Unstaffed, error)) => failure::from_message(&error.to_string()),
         Err((Ended::Stopped, _)) => return Err(WorkflowTermination::cancelled()),
     };
-    Ok(vec![Leftover { object: everything.to_owned(), error }])
+    Ok(everything.into_iter().map(|object| Leftover { object, error: error.clone() }).collect())
 }

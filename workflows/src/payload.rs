@@ -256,13 +256,19 @@ pub struct DropInput {
     pub options: DropOptions,
 }
 
-/// What of a mirror may still be running when it is dropped.
+/// What of a mirror may still be running when it is dropped, and what it made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropScope {
     /// Numbers of its streams.
     pub streams: Vec<u32>,
     /// Copies that are not over.
     pub copies: Vec<TableCopy>,
+    /// What it made on the source, such as `replication slot millrace_a1b2c3_shop`.
+    #[serde(default)]
+    pub source_objects: Vec<String>,
+    /// What it made in the destination.
+    #[serde(default)]
+    pub destination_objects: Vec<String>,
 }
 
 /// Something that could not be removed.

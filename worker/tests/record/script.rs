@@ -221,7 +221,8 @@ impl Scripted {
 
     #[activity(definition = contract::BeginDrop)]
     pub async fn begin_drop(_ctx: ActivityContext, _mirror: MirrorRef) -> Result<DropScope, ActivityError> {
-        Ok(DropScope { streams: vec![0], copies: Vec::new() })
+        let source_objects = vec!["replication slot s".to_owned(), "publication p".to_owned()];
+        Ok(DropScope { streams: vec![0], source_objects, ..DropScope::default() })
     }
 
     #[activity(definition = contract::DropSource)]
