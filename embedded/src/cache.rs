@@ -74,11 +74,24 @@ impl Cache {
         if entry.is_dir() {
             return Ok(entry);
         }
-        let draft = tempfile::Builder::new().prefix(".making-").tempdir_in(&self.dir).map_err(failed)?;
+        let prefix = format!(".making-{name}-");
+        self.remove_left(&prefix).map_err(failed)?;
+        let draft = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.dir).map_err(failed)?;
         make(draft.path())?;
         make_readable(draft.path()).map_err(failed)?;
         fs::rename(draft.path(), &entry).map_err(failed)?;
         Ok(entry)
+    }
+
+    /// Removes what a process that was killed left. The caller holds the entry's lock.
+    fn remove_left(&self, prefix: &str) -> std::io::Result<()> {
+        for left in fs::read_dir(&self.dir)? {
+            let left = left?;
+            if left.file_name().to_string_lossy().starts_with(prefix) {
+                fs::remove_dir_all(left.path())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -133,6 +146,7 @@ mod tests {
     fn an_entry_is_made_once_and_appears_complete() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache { dir: dir.path().to_owned() };
+        fs::create_dir(dir.path().join(".making-thing-old")).unwrap();
         let made = std::sync::atomic::AtomicUsize::new(0);
         let make = |draft: &Path| {
             made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -145,6 +159,7 @@ mod tests {
             }
         });
         assert_eq!(made.into_inner(), 1);
+        assert!(!dir.path().join(".making-thing-old").exists());
         let failed = cache.entry("other", |_| Err(unavailable("no")));
         assert_eq!(failed.unwrap_err().message(), "no");
         assert!(!dir.path().join("other").exists());

@@ -13,6 +13,7 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 use millrace_terms::{Code, Error};
 use tokio_util::sync::CancellationToken;
@@ -77,10 +78,12 @@ pub(crate) async fn start(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<Stack>> {
     let state = State::open(dir, workers)?;
-    let prepare = tokio::task::spawn_blocking(move || Ground::prepare(state));
-    // What is downloading when the process ends was not installed: the cache knows only whole entries.
-    let Some(ground) = shutdown.run_until_cancelled(prepare).await else { return Ok(None) };
-    let ground = ground??;
+    let (ready, prepared) = tokio::sync::oneshot::channel();
+    // Not one of the runtime's threads: the process would wait for their end when it is told to stop.
+    // What is being fetched then was not installed: the cache knows only whole entries.
+    std::thread::spawn(move || drop(ready.send(Ground::prepare(state))));
+    let Some(ground) = shutdown.run_until_cancelled(prepared).await else { return Ok(None) };
+    let ground = ground.context("preparing this machine")??;
     let mut stack = Stack::new(ground, workers);
     let started = shutdown.run_until_cancelled(stack.start()).await;
     if matches!(started, Some(Ok(()))) {

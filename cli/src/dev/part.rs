@@ -88,9 +88,10 @@ impl Ground {
     /// EMBEDDED_UNAVAILABLE with the remedy.
     pub fn prepare(state: State) -> anyhow::Result<Self> {
         let cache = Cache::open()?;
+        // First the one that may need a person's help, before 200 MB are fetched.
+        let temporal = temporal::install(&cache)?;
         let postgres = postgres::install(&cache)?;
         let library = clickhouse::install(&cache)?;
-        let temporal = temporal::install(&cache)?;
         let millrace = std::env::current_exe().context("finding our own executable")?;
         Ok(Self { state, postgres, temporal, library, millrace })
     }
