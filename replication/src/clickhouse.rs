@@ -203,14 +203,17 @@ impl Clickhouse {
         row.ok_or_else(|| Error::new(Code::DestinationError, "the server's answer has no row"))
     }
 
-    /// Ends all queries whose id begins with `prefix`, and waits until they are over: those of an
-    /// attempt that was fenced (design: a late insert brings back rows that were deleted).
+    /// Has the server end all queries whose id begins with `prefix`: those of an attempt that was fenced
+    /// (design: a late insert brings back rows that were deleted).
+    ///
+    /// It does not wait for their end: an insert whose client sends nothing more is ended only when the
+    /// server's own time-out for its data is over, but what it gathered is not written any more.
     ///
     /// # Errors
     /// By the server's code: see `error`.
     pub async fn kill_queries(&self, prefix: &str) -> Result<()> {
         let prefix = ddl::quote_text(prefix);
-        self.execute(&format!("KILL QUERY WHERE startsWith(query_id, {prefix}) SYNC")).await
+        self.execute(&format!("KILL QUERY WHERE startsWith(query_id, {prefix}) ASYNC")).await
     }
 
     /// Name of a destination table with its database, as a statement takes it.

@@ -57,7 +57,7 @@ pub struct CopyLimits {
 
 impl Default for CopyLimits {
     fn default() -> Self {
-        Self { block_rows: 65_536, block_bytes: 8 << 20, insert_rows: 1 << 20, insert_bytes: 256 << 20 }
+        Self { block_rows: 65_536, block_bytes: 4 << 20, insert_rows: 1 << 20, insert_bytes: 256 << 20 }
     }
 }
 

@@ -1,9 +1,10 @@
-//! The source, the stream and the types against real servers. One binary, so that it is linked once and the
-//! servers are started once; every test has a database of its own.
+//! The source, the copy, the stream and the types against real servers. One binary, so that it is linked
+//! once and the servers are started once; every test has a database of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // this is how tests fail
 
 mod converge;
+mod copy;
 mod mirror;
 mod servers;
 mod source;

@@ -129,7 +129,7 @@ impl Mirror {
     }
 }
 
-fn options(name: &str) -> Options {
+pub fn options(name: &str) -> Options {
     Options {
         destination: name.to_owned(),
         exclude: Vec::new(),
