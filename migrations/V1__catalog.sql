@@ -101,7 +101,10 @@ create table mirror_tables (
     copy_finished_at timestamptz,
     -- Rows below this version were physically deleted. 128 bits: (base + commit) << 64 | record.
     floor numeric(39) not null default 0,
+    -- Of the last copy that ended; a running one is summed up from its partitions.
     rows_copied bigint not null default 0,
+    bytes_copied bigint not null default 0,
+    partitions_copied integer not null default 0,
     rows_estimated bigint not null default 0,
     bytes_total bigint not null default 0,
     inserts bigint not null default 0,

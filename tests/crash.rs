@@ -77,9 +77,9 @@ async fn worker_killed_while_copying(mut bed: Bed) {
     let done = killed_at.tables[0].partitions_done;
     assert!(done < killed_at.tables[0].partitions_total, "the copy was over before the worker was killed");
     let catalog = connect(&cell.catalog, None).await;
-    let finished = "select coalesce(string_agg(no || '@' || finished_at::text, ',' order by no), '') from partitions where state = 'done' and no = any($1)";
+    let finished = "select coalesce(string_agg(no || '@' || finished_at::text, ',' order by no), '') from partitions where state = 'DONE' and no = any($1)";
     let numbers: Vec<i32> = catalog
-        .query("select no from partitions where state = 'done'", &[])
+        .query("select no from partitions where state = 'DONE'", &[])
         .await
         .expect("partitions")
         .iter()

@@ -163,9 +163,7 @@ async fn pause_and_resume(bed: Bed) {
     bed.sql("insert into t select generate_series(2, 100)").await;
     let seen = bed.clickhouse.query("select count() from t final").await.expect("a count");
     assert_eq!(seen.trim(), "1", "a paused mirror writes nothing");
-    let again = bed.mirrors().pause_mirror(pause).await.expect_err("a paused mirror cannot be paused");
-    assert_eq!(again.code(), tonic::Code::FailedPrecondition);
-    assert!(again.message().contains("PAUSED"), "{again:?}");
+    bed.mirrors().pause_mirror(pause).await.expect("a paused mirror is as asked for");
     let resume = api::ResumeMirrorRequest { name: bed.name.clone(), ..Default::default() };
     bed.mirrors().resume_mirror(resume).await.expect("resumed");
     bed.wait_state(mirror::State::Running).await;

@@ -187,12 +187,18 @@ impl Catalog {
         sql::execute(
             &transaction,
             "update mirror_tables set state = 'STREAMING', state_since = now(), copying = false, error = null,
-                blocked_by = null, copy_finished_at = now(), rows_copied = $2, read_end = $3 where id = $1",
-            &[&table_id, &sql::bigint(state.progress.rows), &read_end],
+                blocked_by = null, copy_finished_at = now(), rows_copied = $2, bytes_copied = $3,
+                partitions_copied = $4, read_end = $5
+             where id = $1",
+            &[
+                &table_id,
+                &sql::bigint(state.progress.rows),
+                &sql::bigint(state.progress.bytes),
+                &sql::integer(u32::try_from(state.progress.partitions).unwrap_or(u32::MAX)),
+                &read_end,
+            ],
         )
         .await?;
-        // They have served; their sums are in the table's row.
-        sql::execute(&transaction, "delete from partitions where table_id = $1", &[&table_id]).await?;
         transaction.commit().await.map_err(errors::database)?;
         Ok(state.progress.rows)
     }

@@ -47,8 +47,6 @@ pub struct Table {
     pub copy_finished_at: Option<Timestamp>,
     /// Rows below this version were physically deleted.
     pub floor: u128,
-    /// Rows copied by that copy so far.
-    pub rows_copied: u64,
     /// Rows on the source, estimated when it was planned.
     pub rows_estimated: u64,
     /// Heap bytes on the source when it was planned.
@@ -63,8 +61,8 @@ pub struct Table {
     pub bytes_streamed: u64,
     /// The session or prepared transaction that the copy waits for, in words.
     pub blocked_by: Option<String>,
-    /// How far the copy is, while it runs.
-    pub copy: Option<CopyProgress>,
+    /// How far that copy is, or was when it ended.
+    pub copy: CopyProgress,
 }
 
 /// Changes that the stream wrote to a table since the last time.
@@ -234,7 +232,7 @@ pub(crate) async fn of_mirrors(client: &impl GenericClient, mirrors: &[String]) 
 const SELECT: &str = "
     select t.id, t.mirror, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.state, t.state_since,
         t.error, t.copy_no, t.copying, t.epoch, t.read_end, t.copy_started_at, t.copy_finished_at, t.floor,
-        t.rows_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.bytes_streamed,
+        t.rows_copied, t.bytes_copied, t.partitions_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.bytes_streamed,
         t.blocked_by, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done
     from mirror_tables t left join lateral (
         select count(*) as partitions, count(*) filter (where state = 'DONE') as done,
@@ -245,10 +243,17 @@ const SELECT: &str = "
         from partitions where table_id = t.id and copy_no = t.copy_no
     ) p on t.copying";
 
+/// The figures of the last copy that ended.
+fn ended_copy(columns: Columns<'_>) -> Result<CopyProgress> {
+    let partitions = u64::from(columns.number("partitions_copied")?);
+    let (rows, bytes) = (columns.count("rows_copied")?, columns.count("bytes_copied")?);
+    Ok(CopyProgress { partitions, done: partitions, rows, bytes, ..CopyProgress::default() })
+}
+
 fn read(row: &Row) -> Result<Table> {
     let columns = Columns(row);
     let copying: bool = columns.get("copying")?;
-    let copy = if copying { Some(CopyProgress::read(columns)?) } else { None };
+    let copy = if copying { CopyProgress::read(columns)? } else { ended_copy(columns)? };
     Ok(Table {
         id: columns.get("id")?,
         mirror: columns.text("mirror")?,
@@ -266,7 +271,6 @@ fn read(row: &Row) -> Result<Table> {
         copy_started_at: columns.time_opt("copy_started_at")?,
         copy_finished_at: columns.time_opt("copy_finished_at")?,
         floor: columns.version("floor")?,
-        rows_copied: copy.map_or(columns.count("rows_copied")?, |copy| copy.rows),
         rows_estimated: columns.count("rows_estimated")?,
         bytes_total: columns.count("bytes_total")?,
         inserts: columns.count("inserts")?,

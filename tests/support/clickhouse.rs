@@ -1,7 +1,6 @@
 //! ClickHouse as a test sees it: SQL in, tab-separated text out, by the official client.
 
 use clickhouse::Client;
-use tokio::io::AsyncReadExt;
 
 /// One database of the shared ClickHouse.
 #[derive(Clone)]
@@ -31,9 +30,8 @@ impl Clickhouse {
             .query(&sql.replace('?', "??"))
             .fetch_bytes("TabSeparatedRaw")
             .map_err(|error| format!("{sql}: {error}"))?;
-        let mut text = String::new();
-        answer.read_to_string(&mut text).await.map_err(|error| format!("{sql}: {error}"))?;
-        Ok(text)
+        let bytes = answer.collect().await.map_err(|error| format!("{sql}: {error}"))?;
+        String::from_utf8(bytes.into()).map_err(|error| format!("{sql}: {error}"))
     }
 
     /// The rows of a query of one text column.

@@ -71,14 +71,14 @@ fn table_state(state: TableState) -> v1::table::State {
 fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
     let source = table.source.to_string();
     let asked = mirror.tables.iter().find(|spec| spec.source == source);
-    let copy = table.copy.unwrap_or_default();
+    let copy = table.copy;
     v1::Table {
         source,
         destination: table.destination.clone(),
         state: table_state(table.state).into(),
         error: table.error.as_ref().map(failure),
-        rows_copied: count(table.rows_copied),
-        rows_estimated: count(table.rows_estimated),
+        rows_copied: count(copy.rows),
+        rows_estimated: count(rows_estimated(table)),
         partitions_done: small(copy.done),
         partitions_total: small(copy.partitions),
         bytes_total: count(table.bytes_total),
@@ -88,6 +88,16 @@ fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
         updates: count(table.updates),
         deletes: count(table.deletes),
         ..asked.map(mirror_spec::table_message).unwrap_or_default()
+    }
+}
+
+/// The source's estimate; of a table never analysed it has none, and then the copied part is scaled up.
+fn rows_estimated(table: &Table) -> u64 {
+    let copy = table.copy;
+    match (table.rows_estimated, copy.bytes_planned_done) {
+        (0, 0) => copy.rows,
+        (0, done) => (u128::from(copy.rows) * u128::from(copy.bytes_planned) / u128::from(done)) as u64,
+        (rows, _) => rows,
     }
 }
 
@@ -213,7 +223,6 @@ mod tests {
             copy_started_at: Some(at(80)),
             copy_finished_at: None,
             floor: 0,
-            rows_copied: 500,
             rows_estimated: 1_000,
             bytes_total: 64,
             inserts: 3,
@@ -221,7 +230,7 @@ mod tests {
             deletes: 1,
             bytes_streamed: 0,
             blocked_by: None,
-            copy: Some(CopyProgress { partitions: 4, done: 2, bytes: 32, ..CopyProgress::default() }),
+            copy: CopyProgress { partitions: 4, done: 2, rows: 500, bytes: 32, ..CopyProgress::default() },
         }
     }
 
