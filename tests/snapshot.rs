@@ -106,7 +106,7 @@ async fn two_workers_share_partitions(bed: Bed) {
     let catalog = crate::support::bed::connect(&stack::endpoints().catalog, None).await;
     let workers: i64 = catalog
         .query_one(
-            "select count(distinct p.lease_owner) from partitions p join mirror_tables t on t.id = p.table_id where t.mirror = $1",
+            "select count(distinct split_part(p.lease_owner, '/', 1)) from partitions p join mirror_tables t on t.id = p.table_id where t.mirror = $1",
             &[&bed.name],
         )
         .await

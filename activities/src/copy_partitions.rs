@@ -51,7 +51,7 @@ impl Step {
     ) -> Result<CopierReport, ActivityError> {
         let info = ctx.info();
         let run = info.workflow_run_id.as_deref().unwrap_or_default();
-        let owner = format!("{run}/{}/{}", info.activity_id, info.attempt);
+        let owner = format!("{}/{run}/{}/{}", self.0.worker, info.activity_id, info.attempt);
         let report =
             alive::draining(&ctx, |cancel| Box::pin(copy_all(&self.0, &copier.copy, owner, cancel))).await;
         if ctx.is_cancelled() {

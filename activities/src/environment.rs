@@ -19,6 +19,8 @@ use crate::{failure, peers};
 
 /// What the activities of one process share.
 pub(crate) struct Environment {
+    /// This process, as Temporal shows it: part of a lease's owner.
+    pub(crate) worker: String,
     /// The catalog.
     pub(crate) catalog: Catalog,
     /// What this process did.
@@ -41,8 +43,8 @@ pub(crate) struct Destination {
 
 impl Environment {
     /// Registers the metrics.
-    pub(crate) fn new(catalog: Catalog, registry: &Mutex<Registry>) -> Self {
-        Self { catalog, metrics: Metrics::new(registry), memory: MemoryBudget::new(WORKER_BYTES) }
+    pub(crate) fn new(worker: String, catalog: Catalog, registry: &Mutex<Registry>) -> Self {
+        Self { worker, catalog, metrics: Metrics::new(registry), memory: MemoryBudget::new(WORKER_BYTES) }
     }
 
     /// How to reach the source of a mirror.

@@ -52,9 +52,9 @@ pub struct Activities {
 }
 
 impl Activities {
-    /// The activities; their metrics go into `registry`.
-    pub fn new(catalog: Catalog, registry: &Mutex<Registry>) -> Self {
-        Self { environment: Arc::new(Environment::new(catalog, registry)) }
+    /// The activities of the process that Temporal knows as `worker`; their metrics go into `registry`.
+    pub fn new(worker: String, catalog: Catalog, registry: &Mutex<Registry>) -> Self {
+        Self { environment: Arc::new(Environment::new(worker, catalog, registry)) }
     }
 
     /// Registers what runs on the control queue.

@@ -256,7 +256,7 @@ codes! {
     ServerUnreachable = "SERVER_UNREACHABLE", Unavailable, retry,
         "Start `millrace server` or `millrace dev`, or pass its URL by --address or MILLRACE_ADDRESS.";
     /// Something the embedded stack needs is missing on this machine.
-    EmbeddedUnavailable = "EMBEDDED_UNAVAILABLE", FailedPrecondition, stop,
+    EmbeddedUnavailable = "EMBEDDED_UNAVAILABLE", Unavailable, stop,
         "Install what the message names.";
     /// A defect of ours.
     Internal = "INTERNAL", Internal, retry,

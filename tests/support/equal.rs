@@ -113,7 +113,7 @@ fn column(
     if element.is_empty() {
         let one = scalar(kind, category, typmod, &quoted, &ticked);
         return Rendering {
-            source: format!("coalesce({}, '\\N')", one.source),
+            source: format!("case when {quoted} is null then '\\N' else {} end", one.source),
             destination: format!("ifNull({}, '\\\\N')", one.destination),
         };
     }
@@ -145,6 +145,8 @@ fn scalar(kind: &str, category: &str, typmod: i32, source: &str, destination: &s
         ("numeric", _) if typmod >= 0 => {
             pair(format!("trim_scale({source})::text"), format!("toString({destination})"))
         }
+        // A cast to text cuts the blanks off; the type's own text form has them.
+        ("bpchar", _) => pair(format!("format('%s', {source})"), format!("toString({destination})")),
         ("bytea", _) => pair(format!("encode({source}, 'hex')"), format!("lower(hex({destination}))")),
         ("timestamp", _) => {
             pair(format!("to_char({source}, 'YYYY-MM-DD HH24:MI:SS.US')"), format!("toString({destination})"))

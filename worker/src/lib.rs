@@ -45,7 +45,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
         () = shutdown.cancelled() => return Ok(()),
         parts = prepare(&config, &observer) => parts?,
     };
-    let activities = Activities::new(catalog.clone(), observer.registry());
+    let activities = Activities::new(temporal::identity(), catalog.clone(), observer.registry());
     let workers = queues::Workers::new(&runtime, &client, &config, &activities)?;
     observer.ready(catalog);
     tracing::info!(queues = ?config.queues, "the worker is ready");

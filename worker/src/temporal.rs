@@ -103,7 +103,7 @@ async fn register_housekeeping(client: &Client, config: &Config) -> Result<()> {
 }
 
 /// How Temporal's UI names this worker: process and machine.
-fn identity() -> String {
+pub(crate) fn identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("millrace-worker {}@{}", std::process::id(), host.trim())
 }
