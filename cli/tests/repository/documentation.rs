@@ -142,13 +142,10 @@ fn states_are_those_of_the_api() {
 
 #[test]
 fn types() {
-    let mut page = format!("# Types\n\n{GENERATED}\n\n");
+    let mut page = format!("# Types\n\n{GENERATED}\n\n{TYPES}\n");
     page.push_str(
-        "A nullable column is `Nullable(T)`; NULL stays NULL. Nothing is clamped, zeroed or cut: a value that the ClickHouse type cannot hold \
-         follows the mirror's setting `on_unrepresentable`. `error` (the default) puts the table into `ERROR`; `null` writes NULL, into columns that \
-         are made Nullable for it; `string` makes the column as the type in the last but one column. Columns of the key are always `error`.\n\n\
-         Per column another type may be chosen, of those in the last column. Domains follow their base type.\n\n\
-         | PostgreSQL | ClickHouse | Remarks | Cannot be held | Under `string` | May be chosen |\n|---|---|---|---|---|---|\n",
+        "| PostgreSQL | ClickHouse | Forms | Remarks | Cannot be held | Under `string` | May be chosen |\n\
+         |---|---|---|---|---|---|---|\n",
     );
     for entry in reference::entries() {
         let codes =
@@ -156,6 +153,7 @@ fn types() {
         let cells = [
             codes(&entry.types),
             format!("`{}`", entry.clickhouse_type),
+            if entry.binary { "both" } else { "text" }.to_owned(),
             entry.remark.to_owned(),
             entry.refused.clone(),
             entry.as_string.iter().map(|name| format!("`{name}`")).collect(),
@@ -165,6 +163,32 @@ fn types() {
     }
     check("docs/reference/types.md", &page);
 }
+
+/// What holds for all types.
+const TYPES: &str = "\
+Domains are replicated as the type below them, with its modifiers; enums, arrays and everything else as this page says. A nullable column \
+is `Nullable(T)`, and NULL stays NULL. ClickHouse's arrays cannot be Nullable: their elements are, and a NULL array is the empty one.
+
+Nothing is clamped, zeroed or cut. What happens to a value that the ClickHouse type cannot hold is the mirror's setting `on_unrepresentable`, \
+by which its tables are made:
+
+- `error` (the default): the table goes into `ERROR` with [`VALUE_UNREPRESENTABLE`](errors.md), the others go on.
+- `null`: columns of the types that cannot hold everything are `Nullable`, and such a value becomes NULL. An element of an array becomes NULL by itself, \
+an array of other dimensions than declared becomes the empty one. The values are counted.
+- `string`: columns of these types are made as the last column but one says; they hold PostgreSQL's own text. Arrays stay arrays, their elements become `String`; one of other dimensions is still refused.
+
+Columns of ORDER BY, which holds the key, always follow `error`: different keys would become one.
+
+PostgreSQL does not hold an array to the dimensions that its column declares; a ClickHouse type has to. A column declared `int[][]` is `Array(Array(Nullable(Int32)))`, one declared `int[]` \
+(or made by `CREATE TABLE AS`) is `Array(Nullable(Int32))`. For values of another depth, choose `Array(Array(Int32))`, or `String`, which holds any.
+
+A type can be chosen for each column (`columns: {total: {type: \"Decimal(18,4)\"}}`) among those in the last column. Others are refused, \
+because they would lose something silently. A value that the chosen type cannot hold (`1.005` for `Decimal(18,2)`) is refused as above; the choice outranks the policy `string`. \
+`JSON` is parsed by ClickHouse, which refuses what is not an object and keeps neither order nor spelling. Times are in UTC: the zone of a ClickHouse type only changes what is shown, \
+and for a `timestamp` it would show other digits than the source's.
+
+A stream is read in binary form if all columns of all its tables can be; otherwise in text form. The copy reads each column in the best form.
+";
 
 #[test]
 fn links_lead_somewhere() {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::builtin::{builtin, of_extension};
-use super::conversion::DIMENSIONS_MAX;
+use super::conversion::{DIMENSIONS_MAX, Vector};
 use super::{Conversion, OnUnrepresentable};
 use crate::table::ColumnPlan;
 
@@ -165,7 +165,11 @@ impl TypeCatalog {
             'd' => self.resolve(row.base, row.base_typmod, row.dimensions, nesting + 1),
             'e' => Resolved { conversion: Conversion::Text, low_cardinality: true },
             'b' if row.element != 0 && row.delimiter.is_ascii() => {
-                let element = self.resolve(row.element, typmod, 0, nesting + 1);
+                let mut element = self.resolve(row.element, typmod, 0, nesting + 1);
+                if element.conversion == Conversion::Vector(Vector::Sparse) {
+                    // Some bytes of an element may be a mebibyte of zeros: of one, not of thousands.
+                    element.conversion = Conversion::TextForm;
+                }
                 let depth = u8::try_from(dimensions).unwrap_or(0).clamp(1, DIMENSIONS_MAX);
                 Resolved { conversion: array_of(element.conversion, depth, row.delimiter), ..element }
             }

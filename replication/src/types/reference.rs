@@ -58,6 +58,7 @@ pub fn entries() -> Vec<Entry> {
         types: vec!["enums".to_owned()],
         clickhouse_type: "LowCardinality(String)".to_owned(),
         remark: "Values that are added later need no change.",
+        choices: vec!["String".to_owned()],
         ..entry("", &Conversion::Text)
     });
     entries
@@ -84,7 +85,7 @@ fn entry(name: &str, conversion: &Conversion) -> Entry {
         binary: conversion.binary_known(),
         remark: remark(name, conversion),
         refused: refused(conversion),
-        as_string: (text != *conversion && !conversion.is_array()).then(|| spelled(&text)),
+        as_string: (text != *conversion && !text.is_array()).then(|| spelled(&text)),
         choices,
     }
 }
