@@ -48,6 +48,19 @@ impl Block {
         self.columns.iter().map(Column::nulled).sum()
     }
 
+    /// Logs that values became NULL, once a block. For whoever sends it.
+    pub(crate) fn warn_nulled(&self) {
+        let values = self.nulled();
+        if values > 0 {
+            tracing::warn!(
+                table = %self.plan.source,
+                values,
+                "values of table {} that ClickHouse cannot hold became NULL",
+                self.plan.source
+            );
+        }
+    }
+
     /// The plan that the block was made for.
     pub fn plan(&self) -> &Arc<TablePlan> {
         &self.plan

@@ -290,6 +290,7 @@ impl<'a> Rows<'a> {
         let mut data = Vec::new();
         self.block.encode_native(synced_at, &mut data)?;
         let rows = self.block.rows() as u64;
+        self.block.warn_nulled();
         self.block.clear();
         Ok(Encoded { data: data.into(), rows, read_bytes: std::mem::take(&mut self.bytes) })
     }

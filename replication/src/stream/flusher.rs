@@ -86,6 +86,7 @@ impl Flusher {
         }
         let mut body = Vec::new();
         batch.block.encode_native(now_micros(), &mut body)?;
+        batch.block.warn_nulled();
         let Batch { block, mut share, from, .. } = batch;
         drop(block);
         let body = Bytes::from(body);

@@ -155,7 +155,7 @@ async fn what_is_chosen_holds_the_value() {
         }
         replicate(&pair, &plan).await;
         let expressions: Vec<_> = (0..PAIRS.len()).map(|at| format!("toNullable(toString(c{at}))")).collect();
-        let rows = stored(&pair, table, &expressions).await;
+        let rows = stored(&pair.sink, table, &expressions).await;
         for (stored, (of, chosen, .., value, shown)) in rows[0].iter().zip(PAIRS) {
             assert_eq!(stored.as_deref(), Some(*shown), "{value} of {of} as {chosen}");
         }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_replication::Block;
-use millrace_replication::clickhouse::InsertId;
 use millrace_replication::clickhouse::ddl::Engine;
+use millrace_replication::clickhouse::{Clickhouse, InsertId};
+use millrace_replication::postgres::Session;
 use millrace_replication::postgres::describe::describe;
 use millrace_replication::postgres::plan::{Options, plan};
 use millrace_replication::table::{OwnColumns, TablePlan};
@@ -206,42 +207,40 @@ pub fn block(pair: &Pair, plan: &Arc<TablePlan>, rows: &Rows, is_binary: bool) -
 }
 
 /// What ClickHouse stores: by expression, in the order of the key.
-pub async fn stored(pair: &Pair, table: &str, expressions: &[String]) -> Vec<Vec<Option<String>>> {
+pub async fn stored(sink: &Clickhouse, table: &str, expressions: &[String]) -> Vec<Vec<Option<String>>> {
     let sql = format!(
         "select toJSONString([{}]) from {} order by id",
         expressions.join(", "),
-        pair.sink.qualified(table)
+        sink.qualified(table)
     );
-    let rows: Vec<String> = pair.sink.query(&sql).await.unwrap();
+    let rows: Vec<String> = sink.query(&sql).await.unwrap();
     rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
 }
 
-/// One random table, or a given one.
-async fn check(pair: &Pair, name: &str, samples: &[Sample], rows: usize, random: &mut Random) {
+/// The statement that makes a table of these columns.
+pub fn create_table(name: &str, samples: &[Sample]) -> String {
     let columns: Vec<_> =
         samples.iter().enumerate().map(|(at, sample)| format!("c{at} {}", sample.declaration())).collect();
-    pair.source
-        .batch_execute(&format!("create table {name} (id int primary key, {})", columns.join(", ")))
-        .await
-        .unwrap_or_else(|error| panic!("{columns:?}: {error:?}"));
+    format!("create table {name} (id int primary key, {})", columns.join(", "))
+}
+
+/// The statement that fills it.
+pub fn insert(name: &str, samples: &[Sample], rows: usize, random: &mut Random) -> String {
     let rows: Vec<String> = (0..rows)
         .map(|id| {
             let values: Vec<_> = samples.iter().map(|sample| sample.literal(random)).collect();
             format!("({id}, {})", values.join(", "))
         })
         .collect();
-    pair.source
-        .batch_execute(&format!("insert into {name} values {}", rows.join(", ")))
-        .await
-        .unwrap_or_else(|error| panic!("{columns:?}: {error:?} in {rows:#?}"));
+    format!("insert into {name} values {}", rows.join(", "))
+}
 
-    let plan = planned(pair, name, options(OnUnrepresentable::Error)).await;
-    let nulled = replicate(pair, &plan).await;
-    assert_eq!(nulled, 0);
+/// Compares what ClickHouse stores with what PostgreSQL renders.
+pub async fn assert_stored(source: &Session, sink: &Clickhouse, plan: &TablePlan, samples: &[Sample]) {
     let expressions: Vec<_> =
         samples.iter().enumerate().map(|(at, sample)| sample.expression(&format!("c{at}"))).collect();
-    let stored = stored(pair, name, &expressions).await;
-    let rendered = forms::rendered(&pair.source, &plan).await;
+    let stored = stored(sink, &plan.destination, &expressions).await;
+    let rendered = forms::rendered(source, plan).await;
     assert_eq!(rendered.len(), stored.len());
     for (rendered, stored) in rendered.iter().zip(&stored) {
         for ((at, sample), (rendered, stored)) in
@@ -251,6 +250,25 @@ async fn check(pair: &Pair, name: &str, samples: &[Sample], rows: usize, random:
             sample.assert_same(rendered.as_deref(), stored.as_deref());
         }
     }
+}
+
+/// Every kind, in arrays of so many dimensions.
+pub fn every_kind(depth: usize) -> Vec<Sample> {
+    let allowed =
+        |kind: &&Kind| depth == 0 || kind.depth == 0 && !matches!(kind.name, "int2vector" | "oidvector");
+    KINDS.iter().filter(allowed).map(|kind| Sample { kind, depth, not_null: false }).collect()
+}
+
+/// One random table, or a given one.
+async fn check(pair: &Pair, name: &str, samples: &[Sample], rows: usize, random: &mut Random) {
+    pair.source.batch_execute(&create_table(name, samples)).await.unwrap();
+    let insert = insert(name, samples, rows, random);
+    pair.source.batch_execute(&insert).await.unwrap_or_else(|error| panic!("{error:?} in {insert}"));
+
+    let plan = planned(pair, name, options(OnUnrepresentable::Error)).await;
+    let nulled = replicate(pair, &plan).await;
+    assert_eq!(nulled, 0);
+    assert_stored(&pair.source, &pair.sink, &plan, samples).await;
     pair.sink.drop_table(name, "").await.unwrap();
 }
 
@@ -259,11 +277,7 @@ async fn every_type_arrives_as_it_is_rendered() {
     let pair = Pair::new().await;
     let mut random = Random::new(seed());
     for depth in 0..=2 {
-        let allowed =
-            |kind: &&Kind| depth == 0 || kind.depth == 0 && !matches!(kind.name, "int2vector" | "oidvector");
-        let samples: Vec<Sample> =
-            KINDS.iter().filter(allowed).map(|kind| Sample { kind, depth, not_null: false }).collect();
-        check(&pair, &format!("every_{depth}"), &samples, 40, &mut random).await;
+        check(&pair, &format!("every_{depth}"), &every_kind(depth), 40, &mut random).await;
     }
 }
 
@@ -284,7 +298,7 @@ async fn random_tables_arrive_as_they_are_rendered() {
 }
 
 /// From `MILLRACE_TEST_SEED`, or from the clock; printed, so that a failure can be repeated.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let seed = std::env::var("MILLRACE_TEST_SEED").ok().and_then(|text| text.parse().ok());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed = seed.unwrap_or(now.as_nanos() as u64);

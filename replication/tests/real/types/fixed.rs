@@ -25,7 +25,7 @@ async fn a_text_of_32_mib_arrives() {
     let expressions = ["t", "b", "a[1]"].map(|x| format!("toNullable(lower(hex(MD5({x})))) || length({x})"));
     let expected = pair.source.query_one("select md5(t) || length(t) from large", &[]).await.unwrap();
     let expected: String = expected.get(0);
-    let rows = stored(&pair, "large", &expressions).await;
+    let rows = stored(&pair.sink, "large", &expressions).await;
     assert_eq!(rows[0], vec![Some(expected); 3]);
 }
 
@@ -42,7 +42,8 @@ async fn values_added_to_an_enum_need_no_change() {
     pair.source.batch_execute("insert into e values (2, 'glad', '{glad,NULL}')").await.unwrap();
     replicate(&pair, &plan).await;
     let rows =
-        stored(&pair, "e", &["toNullable(m)".to_owned(), "toNullable(toJSONString(ms))".to_owned()]).await;
+        stored(&pair.sink, "e", &["toNullable(m)".to_owned(), "toNullable(toJSONString(ms))".to_owned()])
+            .await;
     let row = |m: &str, ms: &str| vec![Some(m.to_owned()), Some(ms.to_owned())];
     assert_eq!(rows, [row("sad", "[\"sad\"]"), row("glad", "[\"glad\",null]")]);
 }
@@ -58,7 +59,7 @@ async fn composites_of_nulls_are_not_null() {
         .unwrap();
     let plan = planned(&pair, "c", options(OnUnrepresentable::Error)).await;
     replicate(&pair, &plan).await;
-    let rows = stored(&pair, "c", &["p".to_owned()]).await;
+    let rows = stored(&pair.sink, "c", &["p".to_owned()]).await;
     assert_eq!(rows, [vec![Some("(,)".to_owned())], vec![None]]);
     assert_eq!(forms::rendered(&pair.source, &plan).await[0][1].as_deref(), Some("(,)"));
 }

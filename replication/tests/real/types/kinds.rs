@@ -136,7 +136,7 @@ pub const KINDS: &[Kind] = &[
     kind("int2vector", Text, |r| format!("{} -{}", r.below(9), r.below(9))),
     kind("oidvector", Text, |r| format!("{} {}", r.below(9), r.below(9))),
     kind("regclass", Text, |r| r.pick(&["pg_class", "-", "17"])),
-    kind("regtype", Text, |r| r.pick(&["int4", "pair", "numeric"])),
+    kind("regtype", Text, |r| r.pick(&["int4", "text[]", "numeric"])),
     kind("refcursor", Text, Random::text),
     kind("hstore", Text, |r| r.hstore()),
     kind("citext", Text, Random::text),

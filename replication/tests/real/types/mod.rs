@@ -13,3 +13,4 @@ mod literal;
 mod pair;
 mod policy;
 mod random;
+mod streamed;

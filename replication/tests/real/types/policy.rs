@@ -81,7 +81,7 @@ async fn as_null_they_are_counted() {
         ]
     );
     assert_eq!(replicate(&pair, &plan).await, 13);
-    let rows = stored(&pair, "t", &EXPRESSIONS.map(String::from)).await;
+    let rows = stored(&pair.sink, "t", &EXPRESSIONS.map(String::from)).await;
     let cell = |row: usize, column: usize| rows[row][column].as_deref();
     let first: Vec<_> = (0..6).map(|column| cell(0, column).unwrap()).collect();
     assert_eq!(
@@ -118,7 +118,7 @@ async fn as_string_they_are_what_the_source_writes() {
     // Arrays stay arrays: of other dimensions they are refused still.
     pair.source.batch_execute("delete from t where id >= 10").await.unwrap();
     assert_eq!(replicate(&pair, &plan).await, 0);
-    let rows = stored(&pair, "t", &EXPRESSIONS.map(String::from)).await;
+    let rows = stored(&pair.sink, "t", &EXPRESSIONS.map(String::from)).await;
     let rendered = forms::rendered(&pair.source, &plan).await;
     for (stored, rendered) in rows.iter().zip(&rendered) {
         assert_eq!(stored[..3], rendered[1..4]);
