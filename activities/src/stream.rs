@@ -37,7 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::environment::{Destination, Environment, is_told, read_plan};
 use crate::prepare_source::same_system;
 use crate::{alive, failure};
-use ledger::Ledger;
+use ledger::{Ledger, Told};
 
 /// How long the lease holds without a renewal: how long the catalog may be away before the stream
 /// stops. A new attempt does not wait for it; only physical deletes do.
@@ -110,13 +110,14 @@ async fn attempt_to_stream(
     let written_below = catalog.get_stream(&mirror_name, stream.stream).await?.written_below;
     let (reports, incoming) = mpsc::channel(REPORTS);
     let (confirm, confirmed) = watch::channel(start);
+    let (announce, announced) = watch::channel(written_below);
     let (hold, lease_deadline) = watch::channel(taken + LEASE);
     let running = cancel.child_token();
-    let handle = StreamHandle { reports, confirmed, lease_deadline, cancel: running.clone() };
+    let handle = StreamHandle { reports, confirmed, announced, lease_deadline, cancel: running.clone() };
 
     let changed = Notify::new();
-    let mut ledger = Ledger::new(environment, stream, lease, start, written_below, confirm, &changed);
-    // Before the first row beyond it is sent.
+    let mut ledger = Ledger::new(environment, stream, lease, start, Told { confirm, announce }, &changed);
+    // The log's next GiB at once, so that the first rows need not wait.
     ledger.announce(start).await?;
     tracing::info!(mirror = %mirror_name, lease, position = %start, "the stream begins");
     // A task of its own: decoding must not wait for the catalog, nor the catalog for decoding.

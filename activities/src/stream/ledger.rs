@@ -37,13 +37,12 @@ pub(super) struct Ledger<'a> {
     environment: &'a Environment,
     stream: &'a StreamRef,
     lease: i64,
-    confirm: watch::Sender<Lsn>,
+    told: Told,
     /// Notified when the state of a table changed.
     changed: &'a Notify,
     progress: Progress,
     /// What the catalog has of it.
     written: Progress,
-    written_below: Lsn,
     changes: BTreeMap<i64, TableChanges>,
     batch: NewBatch,
     batch_begun: Instant,
@@ -52,14 +51,21 @@ pub(super) struct Ledger<'a> {
     waiting: Option<Error>,
 }
 
+/// What the data plane is told when it is stored.
+pub(super) struct Told {
+    /// The position.
+    pub(super) confirm: watch::Sender<Lsn>,
+    /// Rows of commits below it may be written.
+    pub(super) announce: watch::Sender<Lsn>,
+}
+
 impl<'a> Ledger<'a> {
     pub(super) fn new(
         environment: &'a Environment,
         stream: &'a StreamRef,
         lease: i64,
         start: Lsn,
-        written_below: Lsn,
-        confirm: watch::Sender<Lsn>,
+        told: Told,
         changed: &'a Notify,
     ) -> Self {
         let progress = Progress { position: start, last_commit_at: None, source_wal: None };
@@ -67,11 +73,10 @@ impl<'a> Ledger<'a> {
             environment,
             stream,
             lease,
-            confirm,
+            told,
             changed,
             progress,
             written: progress,
-            written_below,
             changes: BTreeMap::new(),
             batch: NewBatch::default(),
             batch_begun: Instant::now(),
@@ -115,6 +120,7 @@ impl<'a> Ledger<'a> {
                 let catalog = &self.environment.catalog;
                 until_stored(|| catalog.raise_floor(id, version)).await?;
             }
+            Report::Ahead { lsn } => self.announce(lsn).await?,
             Report::Flushed { id, counts, bytes, took } => {
                 let changes =
                     self.changes.entry(id).or_insert(TableChanges { table_id: id, ..Default::default() });
@@ -134,14 +140,14 @@ impl<'a> Ledger<'a> {
     /// Announces that rows up to a step beyond `lsn` may be sent from now on.
     pub(super) async fn announce(&mut self, lsn: Lsn) -> Result<()> {
         // Half a step ahead, so that it is written before it is needed.
-        if lsn.0.saturating_add(ANNOUNCE_STEP / 2) < self.written_below.0 {
+        if lsn.0.saturating_add(ANNOUNCE_STEP / 2) < self.told.announce.borrow().0 {
             return Ok(());
         }
         let (catalog, StreamRef { mirror, stream }, lease) =
             (&self.environment.catalog, self.stream, self.lease);
         let below = Lsn(lsn.0.saturating_add(ANNOUNCE_STEP));
         until_stored(|| catalog.raise_written_below(mirror, *stream, lease, below)).await?;
-        self.written_below = below;
+        self.told.announce.send_replace(below);
         Ok(())
     }
 
@@ -170,7 +176,7 @@ impl<'a> Ledger<'a> {
             match catalog.advance_position(mirror, *stream, self.lease, &self.progress).await {
                 Ok(()) => {
                     self.written = self.progress;
-                    self.confirm.send_replace(self.progress.position);
+                    self.told.confirm.send_replace(self.progress.position);
                     self.measure();
                 }
                 Err(error) if error.is_retryable() => {

@@ -67,6 +67,9 @@ pub struct StreamHandle {
     pub reports: mpsc::Sender<Report>,
     /// The position that is stored. Only this is acknowledged to the slot.
     pub confirmed: watch::Receiver<Lsn>,
+    /// Rows of commits below this position may be written: it is stored that they may have been (see
+    /// `version`, a log that forks). Raised upon [`Report::Ahead`].
+    pub announced: watch::Receiver<Lsn>,
     /// Until when the lease is held. When it has passed, nothing is sent any more.
     pub lease_deadline: watch::Receiver<Instant>,
     /// Ends the stream: it stops reading, sends what it has, and returns.
@@ -98,6 +101,11 @@ pub enum Report {
         id: i64,
         /// The version.
         version: u128,
+    },
+    /// Rows of this commit are going to be written, and it lies beyond what is announced: they wait.
+    Ahead {
+        /// The commit.
+        lsn: Lsn,
     },
     /// An insert has arrived.
     Flushed {

@@ -29,6 +29,9 @@ const POSITION_INTERVAL: Duration = Duration::from_millis(100);
 /// Least time between two reports of the log's end.
 const WAL_END_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Bytes of log between two questions whether rows may be written: an answer covers far more.
+const ASK_AGAIN_BYTES: u64 = 1 << 20;
+
 /// The state of a running stream.
 pub(super) struct Engine {
     lanes: Vec<Lane>,
@@ -58,6 +61,8 @@ struct Told {
     position: Mark,
     position_at: Option<Instant>,
     wal_end_at: Option<Instant>,
+    /// Up to there it is not asked again whether rows may be written.
+    ahead: Lsn,
 }
 
 impl Engine {
@@ -69,7 +74,12 @@ impl Engine {
             relations: HashMap::new(),
             transaction: None,
             memory: Memory::default(),
-            told: Told { position: tracker.position(), position_at: None, wal_end_at: None },
+            told: Told {
+                position: tracker.position(),
+                position_at: None,
+                wal_end_at: None,
+                ahead: Lsn::ZERO,
+            },
             tracker,
             batcher: Batcher::new(config.limits.clone(), Instant::now()),
             flusher,
@@ -104,6 +114,7 @@ impl Engine {
     pub(super) fn accept(&mut self, event: Event) -> Result<Option<Relation>> {
         match event {
             Event::Begin(begin) => {
+                self.ask_to_write(begin.commit);
                 self.transaction = Some(begin);
                 self.tracker.begin();
             }
@@ -198,6 +209,7 @@ impl Engine {
         self.open(at, begin.commit);
         let lane = &mut self.lanes[at];
         let Some(batch) = &mut lane.open else { return Ok(()) };
+        batch.to = begin.commit;
         let plan = lane.plan.clone();
         let mut change =
             Change { layout: &layout, plan: &plan, version, xid: begin.xid, memory: &mut self.memory };
@@ -217,6 +229,16 @@ impl Engine {
             Err(error) => self.fail(at, error),
         }
         Ok(())
+    }
+
+    /// Asks, once, that rows of a commit beyond what is announced may be written. The flusher waits
+    /// for the answer; reading goes on.
+    fn ask_to_write(&mut self, commit: Lsn) {
+        if commit >= *self.flusher.announced.borrow() && commit > self.told.ahead {
+            // Nearly every transaction behind this one will be covered by the same answer.
+            self.told.ahead = Lsn(commit.0.saturating_add(ASK_AGAIN_BYTES));
+            self.outbox.push_back(Report::Ahead { lsn: commit });
+        }
     }
 
     /// Makes sure that a lane has a batch to which rows can be added.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use millrace_terms::{Code, Error, Result};
+use millrace_terms::{Code, Error, Lsn, Result};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,7 @@ pub(super) struct Flusher {
     pub attempt: String,
     pub side: Arc<Side>,
     pub lease_deadline: watch::Receiver<Instant>,
+    pub announced: watch::Receiver<Lsn>,
     pub cancel: CancellationToken,
     pub reports: mpsc::Sender<Report>,
 }
@@ -84,6 +85,7 @@ impl Flusher {
         if batch.block.rows() == 0 {
             return Ok(Outcome::Inserted { counts, bytes: 0 });
         }
+        self.wait_announced(batch.to).await?;
         let mut body = Vec::new();
         batch.block.encode_native(now_micros(), &mut body)?;
         batch.block.warn_nulled();
@@ -100,6 +102,20 @@ impl Flusher {
         self.repeat(table, || self.sink.insert(plan, body.clone(), &insert, || self.holds_lease())).await?;
         drop(share);
         Ok(Outcome::Inserted { counts, bytes: body.len() as u64 })
+    }
+
+    /// Waits until it is stored that rows of this commit may have been written. After a failover to a
+    /// log that forked before it, they would be rows of changes that never were.
+    async fn wait_announced(&self, commit: Lsn) -> Result<()> {
+        let mut announced = self.announced.clone();
+        let stopped = |what| Error::new(Code::Cancelled, what);
+        tokio::select! {
+            biased; // A stream that drains sends what it may.
+            told = announced.wait_for(|announced| commit < *announced) => {
+                told.map(drop).map_err(|_| stopped("nobody announces what the stream writes any more"))
+            }
+            () = self.cancel.cancelled() => Err(stopped("the stream ends")),
+        }
     }
 
     async fn complete(

@@ -29,6 +29,8 @@ pub(super) struct Batch {
     pub id: BatchId,
     /// The commit of its first row's transaction.
     pub from: Lsn,
+    /// The commit of its last row's transaction.
+    pub to: Lsn,
     pub block: Block,
     pub pending: Vec<PendingRow>,
     pending_bytes: usize,
@@ -42,6 +44,7 @@ impl Batch {
         Self {
             id,
             from,
+            to: from,
             block,
             pending: Vec::new(),
             pending_bytes: 0,

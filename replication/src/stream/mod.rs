@@ -77,6 +77,7 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
         attempt: config.attempt.clone(),
         side: side.clone(),
         lease_deadline: handle.lease_deadline.clone(),
+        announced: handle.announced.clone(),
         cancel: handle.cancel.clone(),
         reports: handle.reports.clone(),
     });

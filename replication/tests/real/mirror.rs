@@ -37,6 +37,8 @@ pub struct Running {
     position: watch::Receiver<Lsn>,
     pub reports: Arc<std::sync::Mutex<Vec<Report>>>,
     pub lease: watch::Sender<Instant>,
+    /// Rows of commits below it may be written.
+    pub announce: watch::Sender<Lsn>,
 }
 
 impl Mirror {
@@ -150,6 +152,7 @@ impl Running {
         let (report, mut told) = mpsc::channel(100);
         let (stored, position) = watch::channel(Lsn::ZERO);
         let (confirmed, confirmations) = watch::channel(Lsn::ZERO);
+        let (announce, announced) = watch::channel(Lsn(u64::MAX));
         let (lease, lease_deadline) = watch::channel(Instant::now() + Duration::from_secs(60));
         let cancel = CancellationToken::new();
         let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -170,11 +173,12 @@ impl Running {
         let handle = StreamHandle {
             reports: report,
             confirmed: confirmations,
+            announced,
             lease_deadline,
             cancel: cancel.clone(),
         };
         let stream = tokio::spawn(stream::run(config, handle));
-        Self { stream, store, cancel, position, reports, lease }
+        Self { stream, store, cancel, position, reports, lease, announce }
     }
 
     /// Waits for a position. If the stream ends instead, its error is shown.

@@ -354,6 +354,23 @@ async fn nothing_is_sent_when_the_lease_has_passed() {
     assert_eq!(mirror.sink.query_one::<u64>(&count).await.unwrap(), 1);
 }
 
+/// After a failover it must be known how far rows may have been written.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_wait_until_it_is_stored_that_they_may_be_written() {
+    let mirror = Mirror::new(ITEMS, &["items"]).await;
+    let mut stream = mirror.start();
+    stream.announce.send_replace(Lsn::ZERO);
+    mirror.source.run("insert into items values (1, 'a', 1)").await;
+    let ahead = stream.told(|report| matches!(report, Report::Ahead { .. })).await;
+    let Report::Ahead { lsn } = ahead else { unreachable!() };
+    let count = format!("select count() from {}", mirror.sink.qualified("items"));
+    assert_eq!(mirror.sink.query_one::<u64>(&count).await.unwrap(), 0);
+    stream.announce.send_replace(Lsn(lsn.0 + 1));
+    mirror.caught_up(&mut stream).await;
+    assert_eq!(mirror.sink.query_one::<u64>(&count).await.unwrap(), 1);
+    stream.stop().await;
+}
+
 /// Otherwise its changes would be missing without a word.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_not_published_or_gone_are_told_at_the_start() {
