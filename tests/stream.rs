@@ -159,7 +159,8 @@ async fn pause_and_resume(bed: Bed) {
     bed.mirror_streaming(&["public.t"]).await;
     let pause = api::PauseMirrorRequest { name: bed.name.clone(), ..Default::default() };
     bed.mirrors().pause_mirror(pause.clone()).await.expect("paused");
-    bed.wait_state(mirror::State::Paused).await;
+    let paused = bed.wait_state(mirror::State::Paused).await;
+    assert!(paused.streams[0].reason.contains("paused"), "{paused:?}");
     bed.sql("insert into t select generate_series(2, 100)").await;
     let seen = bed.clickhouse.query("select count() from t final").await.expect("a count");
     assert_eq!(seen.trim(), "1", "a paused mirror writes nothing");

@@ -5,6 +5,7 @@
 //! - [`platform`], [`account`]: what this machine is, and which user PostgreSQL runs as.
 //! - [`process`]: child processes that never outlive their parent.
 //! - [`postgres`], [`temporal`], [`clickhouse`]: the servers, each with `install` and a way to start it.
+//! - [`scratch`]: directories of tests.
 //! - [`progress`]: what a person sees while something is fetched or built.
 //!
 //! `install` functions block; call them from `tokio::task::spawn_blocking` in asynchronous code.
@@ -20,6 +21,7 @@ pub mod platform;
 pub mod postgres;
 pub mod process;
 pub mod progress;
+pub mod scratch;
 pub mod temporal;
 
 use millrace_terms::{Code, Error};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,7 +13,7 @@ use millrace_catalog::spec::{
 };
 use millrace_catalog::{Catalog, SecretKeys, migrate};
 use millrace_embedded::cache::Cache;
-use millrace_embedded::postgres;
+use millrace_embedded::{postgres, scratch};
 use millrace_terms::TableName;
 
 pub const PASSWORD: &str = "hunter2-hunter2";
@@ -26,13 +27,13 @@ fn cluster() -> &'static str {
     CLUSTER.get_or_init(|| {
         let (ready, url) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let dir = tempfile::Builder::new().prefix("millrace-catalog-").tempdir().unwrap();
+            let dir = scratch::dir(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("catalog")).unwrap();
             let settings = postgres::Settings {
                 name: "catalog".into(),
-                dir: dir.path().join("data"),
+                dir: dir.join("data"),
                 port: TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port(),
                 password: PASSWORD.into(),
-                log: dir.path().join("postgres.log"),
+                log: dir.join("postgres.log"),
                 parameters: BTreeMap::from([("fsync".to_owned(), "off".to_owned())]),
             };
             let binaries = postgres::install(&Cache::open().unwrap()).unwrap();

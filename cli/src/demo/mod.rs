@@ -261,7 +261,7 @@ async fn compare_all(sides: &Sides, display: &Display) -> anyhow::Result<(u64, u
 fn print_addresses(endpoints: &Endpoints) -> std::io::Result<()> {
     for (what, url) in [
         ("API (gRPC)", &endpoints.grpc),
-        ("REST, health", &endpoints.http),
+        ("Health", &endpoints.http),
         ("Temporal UI", &endpoints.temporal_ui),
         ("PostgreSQL", &endpoints.source),
         ("ClickHouse", &endpoints.clickhouse),

@@ -17,7 +17,7 @@ pub const CATALOG_DATABASE: &str = "millrace";
 pub struct Endpoints {
     /// The API.
     pub grpc: String,
-    /// REST and health.
+    /// Health, over HTTP.
     pub http: String,
     /// Prometheus metrics: the server's first, then each worker's.
     pub metrics: Vec<String>,

@@ -6,35 +6,28 @@ mod curl;
 mod python;
 mod restart;
 
+use std::path::Path;
 use std::sync::OnceLock;
 
-use millrace_embedded::cache::Cache;
-use millrace_embedded::clickhouse::{Settings, install, serve};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use millrace_embedded::scratch;
+
+use crate::free_port;
 
 const USER: &str = "millrace";
 const PASSWORD: &str = "s3cret";
 
-/// `host:port` of the one server of this process: there can be one engine in a process.
+/// `host:port` of the server that the tests share: a process that dies with this one.
 fn address() -> &'static str {
     static ADDRESS: OnceLock<String> = OnceLock::new();
     ADDRESS.get_or_init(|| {
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(async {
-                let library = install(&Cache::open().unwrap()).unwrap();
-                let dir = tempfile::tempdir().unwrap();
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                sender.send(listener.local_addr().unwrap().to_string()).unwrap();
-                let settings = Settings {
-                    library,
-                    dir: dir.path().join("clickhouse"),
-                    user: USER.to_owned(),
-                    password: PASSWORD.to_owned(),
-                };
-                serve(listener, settings, CancellationToken::new()).await.unwrap();
+            tokio::runtime::Runtime::new().unwrap().block_on(async {
+                let dir = scratch::dir(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("clickhouse")).unwrap();
+                let port = free_port();
+                let _server = restart::start(&dir, port).await;
+                sender.send(format!("127.0.0.1:{port}")).unwrap();
+                std::future::pending::<()>().await;
             });
         });
         receiver.recv().unwrap()

@@ -175,7 +175,7 @@ fn settings(facts: &tokio_postgres::Row) -> Vec<Check> {
         let (database, user): (String, String) = (facts.get(7), facts.get(8));
         Err(Error::new(Code::SourcePermission, format!("{user} may not create a publication in {database}"))
             .with_remedy(format!(
-                "Run `GRANT CREATE ON DATABASE {} TO {};`, or name a publication of your own in the mirror's settings.",
+                "Run `GRANT CREATE ON DATABASE {} TO {};`.",
                 quote_ident(&database),
                 quote_ident(&user)
             )))

@@ -1,15 +1,16 @@
 //! Servers for the tests, shared by all of them: the embedded PostgreSQL and ClickHouse, started by
 //! the first test that asks.
 
-use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use millrace_embedded::cache::Cache;
-use millrace_embedded::{clickhouse, postgres as embedded_postgres};
+use millrace_embedded::process::{Process, Spec};
+use millrace_embedded::{clickhouse, postgres as embedded_postgres, scratch};
 use millrace_replication::clickhouse::{Clickhouse, ClickhouseConfig, ClickhouseTls, InsertCompression};
 use millrace_replication::postgres::{self, Session, SourceConfig, Tls, TlsMode};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,12 @@ use tokio_util::sync::CancellationToken;
 pub const APPLICATION: &str = "millrace/a1b2c3/test";
 
 const PASSWORD: &str = "it's a \"secret\"";
+
+/// Longest wait for the engine: the first start downloads nothing, but the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+const ENGINE_DIR: &str = "MILLRACE_TEST_ENGINE_DIR";
+const ENGINE_PORT: &str = "MILLRACE_TEST_ENGINE_PORT";
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
@@ -106,7 +113,7 @@ fn servers() -> &'static Servers {
 }
 
 async fn run(ready: mpsc::Sender<Servers>) {
-    let dir = fresh_dir();
+    let dir = scratch::dir(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication")).unwrap();
     let cache = Cache::open().unwrap();
     let settings = embedded_postgres::Settings {
         name: "source".into(),
@@ -118,31 +125,29 @@ async fn run(ready: mpsc::Sender<Servers>) {
     };
     let binaries = embedded_postgres::install(&cache).unwrap();
     let _source = embedded_postgres::Cluster::start(&binaries, &settings).await.unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let clickhouse_port = listener.local_addr().unwrap().port();
-    let clickhouse = clickhouse::Settings {
-        library: clickhouse::install(&cache).unwrap(),
-        dir: dir.join("clickhouse"),
-        user: "millrace".into(),
-        password: PASSWORD.into(),
-    };
+    let clickhouse_port = free_port();
+    let engine = Spec::new("clickhouse", std::env::current_exe().unwrap(), dir.join("clickhouse.log"))
+        .args(["--exact", "servers::engine", "--nocapture"])
+        .env(ENGINE_DIR, dir.join("clickhouse"))
+        .env(ENGINE_PORT, clickhouse_port.to_string());
+    let mut engine = Process::spawn(engine).unwrap();
+    let probe = async || tokio::net::TcpStream::connect(("127.0.0.1", clickhouse_port)).await.is_ok();
+    engine.ready(PATIENCE, probe).await.unwrap();
     ready.send(Servers { source_port: settings.port, clickhouse_port }).unwrap();
-    clickhouse::serve(listener, clickhouse, CancellationToken::new()).await.unwrap();
+    std::future::pending::<()>().await;
 }
 
-/// A directory for this run. Those of runs that are over are removed: the servers die with the tests'
-/// process, which cannot clean up behind them.
-fn fresh_dir() -> PathBuf {
-    let parent = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication");
-    for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
-        let alive = entry.file_name().to_str().is_some_and(|pid| Path::new("/proc").join(pid).exists());
-        if !alive {
-            drop(fs::remove_dir_all(entry.path()));
-        }
-    }
-    let dir = parent.join(std::process::id().to_string());
-    fs::create_dir_all(&dir).unwrap();
-    dir
+/// Not a test by itself: the engine, when this binary is started by [`run`]. A process of its own,
+/// because the library's threads outlive `main` and fall over what it tears down.
+#[tokio::test(flavor = "multi_thread")]
+async fn engine() {
+    let (Ok(dir), Ok(port)) = (std::env::var(ENGINE_DIR), std::env::var(ENGINE_PORT)) else { return };
+    let library =
+        tokio::task::spawn_blocking(|| clickhouse::install(&Cache::open()?)).await.unwrap().unwrap();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port.parse().unwrap())).await.unwrap();
+    let settings =
+        clickhouse::Settings { library, dir: dir.into(), user: "millrace".into(), password: PASSWORD.into() };
+    clickhouse::serve(listener, settings, CancellationToken::new()).await.unwrap();
 }
 
 fn free_port() -> u16 {

@@ -32,7 +32,7 @@ pub(crate) fn mirror(mirror: &Mirror, now: Timestamp) -> v1::Mirror {
     v1::Mirror {
         state: mirror_state(mirror.state).into(),
         error: mirror.error.as_ref().map(failure),
-        streams: mirror.streams.iter().map(|stored| stream(stored, now)).collect(),
+        streams: mirror.streams.iter().map(|stored| stream(stored, mirror.state, now)).collect(),
         workflow_id: ids::mirror(&mirror.spec.name),
         create_time: Some(time(mirror.created_at)),
         update_time: Some(time(mirror.updated_at)),
@@ -101,12 +101,18 @@ fn rows_estimated(table: &Table) -> u64 {
     }
 }
 
-fn stream(stream: &Stream, now: Timestamp) -> v1::Stream {
+/// Why a stream that a person stopped does nothing.
+const PAUSED: &str = "the mirror is paused; its slot keeps the source's log until it is resumed";
+
+fn stream(stream: &Stream, state: MirrorState, now: Timestamp) -> v1::Stream {
     use v1::stream::Verdict as Message;
-    let verdict = match stream.verdict {
-        Verdict::Healthy => Message::Healthy,
-        Verdict::Idle => Message::Idle,
-        Verdict::Stalled => Message::Stalled,
+    let stored = stream.reason.as_ref().map(reason).unwrap_or_default();
+    let (verdict, reason) = match stream.verdict {
+        // The last attempt said how it fared; it has ended since.
+        _ if state == MirrorState::Paused => (Message::Stalled, PAUSED.to_owned()),
+        Verdict::Healthy => (Message::Healthy, stored),
+        Verdict::Idle => (Message::Idle, stored),
+        Verdict::Stalled => (Message::Stalled, stored),
     };
     v1::Stream {
         number: small(u64::from(stream.n)),
@@ -116,7 +122,7 @@ fn stream(stream: &Stream, now: Timestamp) -> v1::Stream {
         lag_bytes: stream.lag_bytes().map(count),
         lag_seconds: stream.lag_time(now).map(|lag| lag.as_secs_f64()),
         verdict: verdict.into(),
-        reason: stream.reason.as_ref().map(reason).unwrap_or_default(),
+        reason,
         last_commit_time: stream.last_commit_at.map(time),
     }
 }

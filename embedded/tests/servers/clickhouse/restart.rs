@@ -28,7 +28,7 @@ async fn server() {
     serve(listener, settings, CancellationToken::new()).await.unwrap();
 }
 
-async fn start(dir: &Path, port: u16) -> (Process, clickhouse::Client) {
+pub async fn start(dir: &Path, port: u16) -> (Process, clickhouse::Client) {
     let spec = Spec::new("clickhouse", std::env::current_exe().unwrap(), dir.join("log"))
         .args(["--exact", "clickhouse::restart::server", "--nocapture"])
         .env(DIR, dir.join("data"))
