@@ -21,7 +21,6 @@ use millrace_workflows::contract;
 use millrace_workflows::payload::{CopyFailure, CopyResult, TableCopy};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
-use tokio::time::Instant;
 
 use crate::environment::Environment;
 use crate::stream::{LEASE, attempt as stream_attempt};
@@ -68,12 +67,12 @@ async fn finish(environment: &Environment, copy: &TableCopy) -> Result<CopyResul
         state => state?,
     };
     let epoch = state.epoch.ok_or_else(|| Error::new(Code::Internal, "the copy has no epoch"))?;
-    let begun = Instant::now();
     // An empty table has been read as of its epoch.
     let stream = position_passed(environment, copy, state.read_end.unwrap_or(epoch)).await?;
-    if stream.lease > 1 {
-        // There were attempts before: none of them may be sending any more.
-        tokio::time::sleep_until(begun + LEASE).await;
+    if stream.lease > 1 || copy.copy_no > 1 {
+        // There were attempts or copies before. The position shows that a newer one has taken over;
+        // from then on an older one sends for a lease's time at most.
+        tokio::time::sleep(LEASE).await;
     }
     sweep(environment, copy, &stream, epoch).await?;
     let rows = catalog.finish_copy(copy.table_id, copy.copy_no).await?;
@@ -107,7 +106,7 @@ async fn sweep(environment: &Environment, copy: &TableCopy, stream: &Stream, epo
 }
 
 async fn end_older_queries(clickhouse: &Clickhouse, copy: &TableCopy, stream: &Stream) -> Result<()> {
-    let copies = (copy.copy_no.saturating_sub(OLDER).max(1)..copy.copy_no)
+    let copies = (copy.copy_no.saturating_sub(OLDER).max(1)..=copy.copy_no)
         .map(|copy_no| copy_partitions::attempt(copy.table_id, copy_no));
     let streams =
         ((stream.lease - i64::from(OLDER)).max(1)..stream.lease).map(|lease| stream_attempt(stream.n, lease));

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Verdict;
-use millrace_catalog::streams::Stream;
+use millrace_catalog::streams::{Lease, Stream};
 use millrace_replication::clickhouse::InsertId;
 use millrace_replication::postgres::{self, slot};
-use millrace_replication::stream::{self, Limits, StreamConfig, StreamHandle, StreamTable};
+use millrace_replication::stream::{self, Limits, Older, StreamConfig, StreamHandle, StreamTable};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::payload::{StreamEnd, StreamRef};
 use millrace_workflows::{MirrorWorkflow, contract, ids};
@@ -42,6 +42,10 @@ use ledger::{Ledger, Told};
 /// How long the lease holds without a renewal: how long the catalog may be away before the stream
 /// stops. A new attempt does not wait for it; only physical deletes do.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
+
+/// Attempts before this one whose inserts are ended: with a second between attempts, those of the
+/// last moments.
+const OLDER: i64 = 5;
 
 /// Reports that wait to be written down. The data plane waits when there are more.
 const REPORTS: usize = 256;
@@ -100,11 +104,17 @@ async fn attempt_to_stream(
     workflow: MirrorHandle,
 ) -> Result<Lsn> {
     let catalog = &environment.catalog;
-    let mirror = catalog.get_mirror(&stream.mirror).await?;
     let taken = Instant::now();
-    let lease = catalog.take_lease(&stream.mirror, stream.stream, LEASE).await?.number;
+    let Lease { number: lease, previous } = catalog.take_lease(&stream.mirror, stream.stream, LEASE).await?;
+    let older_until = taken + previous;
+    // Behind the lease: what is decided about a table from now on counts on this attempt.
+    let mirror = catalog.get_mirror(&stream.mirror).await?;
     let destination = environment.destination(&mirror).await?;
-    let config = configure(environment, &mirror, stream, lease, &destination).await?;
+    let mut config = configure(environment, &mirror, stream, lease, &destination).await?;
+    config.older.until = older_until;
+    // The source may have taken most of the lease's time.
+    let taken = Instant::now();
+    catalog.renew_lease(&stream.mirror, stream.stream, lease, LEASE).await?;
 
     let (start, mirror_name) = (config.start, stream.mirror.clone());
     let written_below = catalog.get_stream(&mirror_name, stream.stream).await?.written_below;
@@ -159,9 +169,11 @@ async fn configure(
     let session = postgres::dial(&source, &application).await?;
     let slot = slot::verify(&session, &row.slot).await?;
     slot::release(&session, &row.slot, &application).await?;
-    if lease > 1 {
-        let older = InsertId::attempt_prefix(&stream.mirror, &attempt(stream.stream, lease - 1));
-        destination.clickhouse.kill_queries(&older).await?;
+    let older: Vec<String> = ((lease - OLDER).max(1)..lease)
+        .map(|lease| InsertId::attempt_prefix(&stream.mirror, &attempt(stream.stream, lease)))
+        .collect();
+    for prefix in &older {
+        destination.clickhouse.kill_queries(prefix).await?;
     }
     let start = begin(&row, slot)?;
     Ok(StreamConfig {
@@ -175,6 +187,7 @@ async fn configure(
         application,
         base: row.base,
         start,
+        older: Older { until: Instant::now(), inserts: older },
         tables: tables(environment, mirror, stream).await?,
         limits: limits(mirror, destination),
         memory: environment.memory.clone(),

@@ -111,10 +111,11 @@ impl Catalog {
         let mut client = self.client().await?;
         let transaction = client.transaction().await.map_err(errors::database)?;
         let spec = &new.spec;
-        for peer in [&spec.source, &spec.destination] {
-            // Locked, so that the peer cannot be dropped meanwhile.
-            let row =
-                sql::row(&transaction, "select 1 from peers where name = $1 for key share", &[peer]).await?;
+        // Locked, so that no peer is dropped meanwhile, and that mirrors of one destination take turns:
+        // each sees which tables the others write into.
+        for (peer, lock) in [(&spec.source, "key share"), (&spec.destination, "no key update")] {
+            let sql = format!("select 1 from peers where name = $1 for {lock}");
+            let row = sql::row(&transaction, &sql, &[peer]).await?;
             row.ok_or_else(|| peers::not_found(peer))?;
         }
         let inserted = sql::execute(
@@ -134,6 +135,7 @@ impl Catalog {
         if inserted == 0 {
             return existing(load_one(&transaction, &spec.name).await?, spec, options);
         }
+        refuse_taken_destinations(&transaction, spec, &new.tables).await?;
         insert_streams(&transaction, &spec.name, &new.streams).await?;
         insert_tables(&transaction, &spec.name, &new.tables).await?;
         let mirror = load_one(&transaction, &spec.name).await?;
@@ -264,6 +266,29 @@ fn existing(mirror: Mirror, spec: &MirrorSpec, options: &CreateOptions) -> Resul
     let how = if differences.is_empty() { "is the same".into() } else { summary(&differences) };
     let error = Error::new(Code::MirrorExists, format!("mirror {} exists already: {how}", spec.name));
     Err(tell(error.with("mirror", &spec.name), &differences))
+}
+
+/// Two mirrors must not write into one table: keys of the one would replace those of the other.
+async fn refuse_taken_destinations(
+    transaction: &Transaction<'_>,
+    spec: &MirrorSpec,
+    tables: &[NewTable],
+) -> Result<()> {
+    let destinations: Vec<&str> = tables.iter().map(|table| table.destination.as_str()).collect();
+    let taken = sql::row(
+        transaction,
+        "select t.destination, t.mirror from mirror_tables t join mirrors m on m.name = t.mirror
+         where m.destination = $1 and m.name <> $2 and t.state <> 'DROPPED' and t.destination = any ($3)
+         order by t.destination limit 1",
+        &[&spec.destination, &spec.name, &destinations],
+    )
+    .await?;
+    let Some(row) = taken else { return Ok(()) };
+    let (table, other) = (Columns(&row).text("destination")?, Columns(&row).text("mirror")?);
+    let message = format!("mirror {other} writes into {table} of {} already", spec.destination);
+    Err(Error::new(Code::DestinationTableExists, message)
+        .with("mirror", other)
+        .with_remedy("Give the table another `destination`."))
 }
 
 async fn insert_streams(transaction: &Transaction<'_>, mirror: &str, streams: &[NewStream]) -> Result<()> {

@@ -7,6 +7,7 @@ use millrace_terms::{Code, Error};
 use temporalio_common::error::{
     ActivityExecutionError, ApplicationFailure, ChildWorkflowStartError, IncomingError, TimeoutType,
 };
+use temporalio_workflow::WorkflowCancellationToken;
 
 /// The error as a failure of an activity or a workflow.
 pub fn application(error: Error) -> ApplicationFailure {
@@ -26,6 +27,18 @@ pub enum Ended {
     Unstaffed,
     /// It failed for good.
     Failed(Error),
+}
+
+impl Ended {
+    /// As it is to be understood if the work was told to stop meanwhile: an attempt that would have been
+    /// repeated, such as that of a worker that died, is not repeated then, and its end is no failure.
+    #[must_use]
+    pub fn or_stopped(self, token: &WorkflowCancellationToken) -> Self {
+        match self {
+            Ended::Failed(error) if error.is_retryable() && token.is_cancelled() => Ended::Stopped,
+            ended => ended,
+        }
+    }
 }
 
 /// Reads what a failed activity says.

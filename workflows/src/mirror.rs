@@ -237,10 +237,15 @@ async fn start_stream(ctx: &Context) {
     let mirror = name(ctx);
     let options = child_options(&mirror, ids::stream(&mirror, STREAM), "changes of the mirror".to_owned());
     let input = StreamRef { mirror, stream: STREAM };
+    // Before it is started: its report may come together with the word that it runs.
+    change(ctx, |progress| progress.stream = Child::Running);
     let started = ctx.start_child_workflow(StreamWorkflow::run, input, options).await;
     change(ctx, |progress| match started.map(drop) {
-        Err(error) if !failure::is_running_already(&error) => progress.fail(not_started(&error)),
-        _ => progress.stream = Child::Running,
+        Err(error) if !failure::is_running_already(&error) => {
+            progress.stream = Child::Stopped;
+            progress.fail(not_started(&error));
+        }
+        _ => {}
     });
 }
 
@@ -251,10 +256,15 @@ async fn start_copies(ctx: &Context, shares: Vec<(DueTable, u32)>) {
         let summary = format!("copy {} of {}, {copiers} copiers", due.copy_no, due.table);
         let input = snapshot_input(&mirror, &due, copiers);
         let options = child_options(&mirror, id, summary);
+        // Before it is started: its report may come together with the word that it runs.
+        change(ctx, |progress| progress.copies_started(&due, copiers));
         let started = ctx.start_child_workflow(SnapshotWorkflow::run, input, options).await;
         change(ctx, |progress| match started.map(drop) {
-            Err(error) if !failure::is_running_already(&error) => progress.fail(not_started(&error)),
-            _ => progress.copies_started(&due, copiers),
+            Err(error) if !failure::is_running_already(&error) => {
+                progress.copies.remove(&due.id);
+                progress.fail(not_started(&error));
+            }
+            _ => {}
         });
     }
 }

@@ -37,7 +37,8 @@ impl SnapshotWorkflow {
     #[run(name = "SnapshotWorkflow")]
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<CopyResult> {
         let input = ctx.state(|workflow| workflow.input.clone());
-        match copy(ctx, &input).await {
+        let ended = copy(ctx, &input).await.map_err(|ended| ended.or_stopped(&ctx.cancellation_token()));
+        match ended {
             Ok(result) => {
                 report(ctx, &input, Outcome::Done).await;
                 Ok(result)

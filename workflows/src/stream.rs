@@ -45,7 +45,7 @@ impl StreamWorkflow {
                     report(ctx, &stream, Outcome::Stopped).await;
                     return Ok(end);
                 }
-                Err(error) => match failure::of_activity(&error) {
+                Err(error) => match failure::of_activity(&error).or_stopped(&ctx.cancellation_token()) {
                     Ended::Unstaffed => {
                         unstaffed(ctx, &stream, &queue).await;
                         patience = Patience::Wait;

@@ -27,6 +27,21 @@ async fn a_request_repeated_at_once_makes_one_mirror() {
     assert!(catalog.list_unstarted().await.unwrap().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn two_mirrors_never_write_into_one_table() {
+    let catalog = catalog().await;
+    let (eu, us) = (mirror("eu", 2), mirror("us", 2));
+    let options = CreateOptions::default();
+    let (one, two) = tokio::join!(catalog.create_mirror(&eu, &options), catalog.create_mirror(&us, &options));
+    let refused = match (one, two) {
+        (Ok(_), Err(refused)) | (Err(refused), Ok(_)) => refused,
+        both => panic!("{both:?}"),
+    };
+    assert_eq!(refused.code(), Code::DestinationTableExists);
+    let page = catalog.list_mirrors(&PageRequest::default()).await.unwrap();
+    assert_eq!(page.items.len(), 1, "what is refused leaves nothing");
+}
+
 #[tokio::test]
 async fn a_mirror_of_unknown_peers_leaves_nothing() {
     let catalog = catalog().await;
@@ -115,7 +130,11 @@ async fn what_is_old_is_deleted_and_nothing_else() {
 async fn two_hundred_mirrors_are_listed_in_three_statements() {
     let catalog = catalog().await;
     for n in 0..200 {
-        catalog.create_mirror(&mirror(&format!("m{n:03}"), 10), &CreateOptions::default()).await.unwrap();
+        let mut new = mirror(&format!("m{n:03}"), 10);
+        new.tables
+            .iter_mut()
+            .for_each(|table| table.destination = format!("{}_{}", new.spec.name, table.destination));
+        catalog.create_mirror(&new, &CreateOptions::default()).await.unwrap();
     }
     let page = catalog.list_mirrors(&PageRequest { size: 1_000, token: String::new() }).await.unwrap();
     assert_eq!((page.items.len(), page.next), (200, None));

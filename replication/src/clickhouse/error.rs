@@ -40,7 +40,7 @@ fn from_server(text: &str) -> Error {
     let Some(number) = server_code(text) else {
         // Not ClickHouse's own words: a proxy's, or those of something else on that port.
         let message = format!("the server answered: {}", shortened(text));
-        return Error::new(Code::DestinationError, message);
+        return Error::new(Code::DestinationUnreachable, message);
     };
     let code = code_of(number);
     let message = if code == Code::ValueUnrepresentable {
@@ -60,19 +60,27 @@ fn code_of(number: u32) -> Code {
         // READONLY, DATABASE_ACCESS_DENIED, ACCESS_DENIED
         164 | 291 | 497 => Code::DestinationPermission,
         // TIMEOUT_EXCEEDED, TOO_SLOW, QUOTA_EXCEEDED, TOO_MANY_SIMULTANEOUS_QUERIES, NO_FREE_CONNECTION,
-        // MEMORY_LIMIT_EXCEEDED, NOT_ENOUGH_SPACE, TOO_MANY_PARTS, SERVER_OVERLOADED
-        159 | 160 | 201 | 202 | 203 | 241 | 243 | 252 | 745 => Code::DestinationOverloaded,
+        // ABORTED, MEMORY_LIMIT_EXCEEDED, TABLE_IS_READ_ONLY, NOT_ENOUGH_SPACE, TOO_MANY_PARTS,
+        // TOO_FEW_LIVE_REPLICAS, UNSATISFIED_QUORUM, UNKNOWN_STATUS_OF_INSERT, QUERY_WAS_CANCELLED,
+        // CANNOT_SCHEDULE_TASK, SERVER_OVERLOADED
+        159 | 160 | 201 | 202 | 203 | 236 | 241 | 242 | 243 | 252 | 285 | 286 | 319 | 394 | 439 | 745 => {
+            Code::DestinationOverloaded
+        }
+        // SOCKET_TIMEOUT, NETWORK_ERROR, ALL_CONNECTION_TRIES_FAILED, KEEPER_EXCEPTION: a part of the
+        // destination is away, which is not the table's fault.
+        209 | 210 | 279 | 999 => Code::DestinationUnreachable,
         // THERE_IS_NO_COLUMN, NOT_FOUND_COLUMN_IN_BLOCK, NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_IDENTIFIER,
         // UNKNOWN_TABLE, UNKNOWN_DATABASE, TABLE_IS_DROPPED
         8 | 10 | 16 | 47 | 60 | 81 | 218 => Code::DestinationTableChanged,
         // TABLE_ALREADY_EXISTS
         57 => Code::DestinationTableExists,
-        // CANNOT_PARSE_TEXT, CANNOT_PARSE_INPUT_ASSERTION_FAILED, CANNOT_PARSE_DATE,
+        // CANNOT_PARSE_TEXT, CANNOT_PARSE_QUOTED_STRING, CANNOT_PARSE_INPUT_ASSERTION_FAILED,
+        // CANNOT_READ_ALL_DATA, INCORRECT_DATA (JSON that is no object), CANNOT_PARSE_DATE,
         // CANNOT_PARSE_DATETIME, TYPE_MISMATCH, ARGUMENT_OUT_OF_BOUND, CANNOT_CONVERT_TYPE,
         // CANNOT_PARSE_NUMBER, TOO_LARGE_STRING_SIZE, VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE,
         // CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN, CANNOT_PARSE_UUID, DECIMAL_OVERFLOW, CANNOT_PARSE_BOOL,
         // UNKNOWN_ELEMENT_OF_ENUM
-        6 | 27 | 38 | 41 | 53 | 69 | 70 | 72 | 131 | 321 | 349 | 376 | 407 | 467 | 691 => {
+        6 | 26 | 27 | 33 | 38 | 41 | 53 | 69 | 70 | 72 | 117 | 131 | 321 | 349 | 376 | 407 | 467 | 691 => {
             Code::ValueUnrepresentable
         }
         _ => Code::DestinationError,
@@ -140,8 +148,9 @@ mod tests {
         assert_eq!(of(table).message(), "Code: 60. DB::Exception: Table d.t does not exist. (UNKNOWN_TABLE)");
         assert_eq!(of("Code: 516. DB::Exception: default: x").code(), Code::DestinationAuth);
         assert_eq!(of("Code: 252. DB::Exception: Too many parts").code(), Code::DestinationOverloaded);
-        assert_eq!(of("502 Bad Gateway").code(), Code::DestinationError);
-        assert_eq!(of("Code: 999999999999999999999").code(), Code::DestinationError);
+        assert_eq!(of("502 Bad Gateway").code(), Code::DestinationUnreachable);
+        assert_eq!(of("Code: 999. DB::Exception: Session expired").code(), Code::DestinationUnreachable);
+        assert_eq!(of("Code: 999999999999999999999").code(), Code::DestinationUnreachable);
     }
 
     #[test]

@@ -59,7 +59,9 @@ fn from_state(doing: &str, state: &str, message: &str) -> Error {
     let code = match state {
         "28P01" | "28000" | "3D000" => Code::SourceAuth,
         "42501" => Code::SourcePermission,
-        "53400" | "53300" => Code::SourceSlotsExhausted,
+        "53400" => Code::SourceSlotsExhausted,
+        // Too many connections, or walsenders of sessions that are about to end: it passes.
+        "53300" => Code::SourceUnreachable,
         "55006" => Code::SlotInUse,
         "55P03" => Code::SourceBlocked,
         "42704" if message.contains("replication slot") => Code::SlotLost,

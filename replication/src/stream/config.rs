@@ -37,6 +37,8 @@ pub struct StreamConfig {
     pub base: u64,
     /// Where to begin: the position in the catalog.
     pub start: Lsn,
+    /// What may be left of older attempts.
+    pub older: Older,
     /// The tables; those in error are not among them.
     pub tables: Vec<StreamTable>,
     /// When rows are sent.
@@ -46,6 +48,16 @@ pub struct StreamConfig {
     /// Whether values may come in binary form. It is asked for only if that is safe for every column
     /// of every table, replicated or not.
     pub binary: bool,
+}
+
+/// What may be left of older attempts. Their inserts are harmless, unless rows were deleted
+/// physically before them: a delete waits for them.
+#[derive(Debug, Clone)]
+pub struct Older {
+    /// Until then one of them may be sending.
+    pub until: Instant,
+    /// What the ids of their inserts begin with.
+    pub inserts: Vec<String>,
 }
 
 /// A table of a stream.

@@ -86,7 +86,7 @@ impl Engine {
             steps: JoinSet::new(),
             outbox: VecDeque::new(),
             draining: false,
-            budget: config.memory.clone(),
+            budget: config.memory.part(),
             time_range: config.sink.time_range(),
             base: config.base,
         }
@@ -95,6 +95,11 @@ impl Engine {
     /// Whether reading must stop until rows have been sent.
     pub(super) fn is_full(&self) -> bool {
         self.budget.is_full()
+    }
+
+    /// This stream's part of the worker's memory.
+    pub(super) fn memory(&self) -> Arc<MemoryBudget> {
+        self.budget.clone()
     }
 
     /// Whether nothing is left to send.

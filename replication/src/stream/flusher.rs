@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::push_row;
-use super::config::{Counts, Report};
+use super::config::{Counts, Older, Report};
 use super::lane::{Batch, PendingRow, Step};
 use super::position::BatchId;
 use super::reselect;
@@ -18,6 +18,12 @@ use super::side::Side;
 use crate::clickhouse::{Clickhouse, InsertId};
 use crate::table::TablePlan;
 
+/// Rows whose large values are asked for first, before it is known how large they are.
+const KEYS_FIRST: usize = 16;
+/// Most rows of one question.
+const KEYS_MAX: usize = 1_000;
+/// Bytes of values that one answer should hold: the next question is cut by what the last one found.
+const ANSWER_BYTES: usize = 4 << 20;
 /// Pauses between two attempts at a step.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -36,6 +42,9 @@ pub(super) struct Flusher {
     pub lease_deadline: watch::Receiver<Instant>,
     pub announced: watch::Receiver<Lsn>,
     pub cancel: CancellationToken,
+    pub older: Older,
+    /// Bytes of one insert, more or less.
+    pub max_bytes: usize,
     pub reports: mpsc::Sender<Report>,
 }
 
@@ -77,31 +86,43 @@ impl Flusher {
     }
 
     async fn insert(&self, table: i64, plan: &TablePlan, mut batch: Batch) -> Result<Outcome> {
-        if !batch.pending.is_empty() {
-            let pending = std::mem::take(&mut batch.pending);
-            self.complete(table, plan, &mut batch, pending).await?;
+        let mut bytes = 0;
+        let mut pending = std::mem::take(&mut batch.pending).into_iter();
+        let mut keys = KEYS_FIRST;
+        loop {
+            let some: Vec<PendingRow> = pending.by_ref().take(keys).collect();
+            if some.is_empty() {
+                break;
+            }
+            keys = self.complete(table, plan, &mut batch, some).await?;
+            // The values were not in the log, so nothing bounded them before.
+            if batch.block.bytes() >= self.max_bytes {
+                bytes += self.send(table, plan, &mut batch).await?;
+            }
         }
-        let counts = batch.counts;
-        if batch.block.rows() == 0 {
-            return Ok(Outcome::Inserted { counts, bytes: 0 });
+        if batch.block.rows() > 0 {
+            bytes += self.send(table, plan, &mut batch).await?;
         }
+        Ok(Outcome::Inserted { counts: batch.counts, bytes })
+    }
+
+    /// Sends the rows that are whole; returns their bytes.
+    async fn send(&self, table: i64, plan: &TablePlan, batch: &mut Batch) -> Result<u64> {
         self.wait_announced(batch.to).await?;
         let mut body = Vec::new();
         batch.block.encode_native(now_micros(), &mut body)?;
         batch.block.warn_nulled();
-        let Batch { block, mut share, from, .. } = batch;
-        drop(block);
+        batch.block.clear();
         let body = Bytes::from(body);
-        share.set(body.len());
+        batch.share.set(body.len());
         let insert = InsertId {
             mirror: self.mirror.clone(),
             attempt: self.attempt.clone(),
             table: plan.destination.clone(),
-            position: format!("{:X}", from.0),
+            position: format!("{:X}", batch.from.0),
         };
         self.repeat(table, || self.sink.insert(plan, body.clone(), &insert, || self.holds_lease())).await?;
-        drop(share);
-        Ok(Outcome::Inserted { counts, bytes: body.len() as u64 })
+        Ok(body.len() as u64)
     }
 
     /// Waits until it is stored that rows of this commit may have been written. After a failover to a
@@ -118,13 +139,15 @@ impl Flusher {
         }
     }
 
+    /// Completes rows and adds them to the batch. Returns how many to ask for the next time.
     async fn complete(
         &self,
         table: i64,
         plan: &TablePlan,
         batch: &mut Batch,
         pending: Vec<PendingRow>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let (asked, before) = (pending.len(), batch.block.bytes());
         // The rows share their bytes: a copy for a repeat is cheap.
         let whole = self
             .repeat(table, || reselect::complete(&self.side, plan, pending.clone(), &self.cancel))
@@ -133,11 +156,23 @@ impl Flusher {
             push_row(&mut batch.block, &pending.row, pending.version)?;
         }
         batch.account();
-        Ok(())
+        let row_bytes = (batch.block.bytes() - before).div_ceil(asked).max(1);
+        Ok((ANSWER_BYTES / row_bytes).clamp(1, KEYS_MAX))
     }
 
     async fn purge(&self, table: i64, plan: &TablePlan, below: u128) -> Result<Outcome> {
+        // What an older attempt, or a repeated try of this one, still inserts would come back for ever.
+        tokio::select! {
+            () = tokio::time::sleep_until(self.older.until) => {}
+            () = self.cancel.cancelled() => {
+                return Err(Error::new(Code::Cancelled, "the stream ended before a physical delete"));
+            }
+        }
+        let own = format!("{}{}/", InsertId::attempt_prefix(&self.mirror, &self.attempt), plan.destination);
         self.repeat(table, || async {
+            for prefix in self.older.inserts.iter().chain([&own]) {
+                self.sink.kill_queries(prefix).await?;
+            }
             if !self.holds_lease() {
                 return Err(Error::new(Code::LeaseLost, "the lease ended before a physical delete"));
             }
@@ -171,7 +206,10 @@ impl Flusher {
             // Only for the status: it may be missed, but must not stop us.
             let _ = self.reports.try_send(Report::Waiting { id: table, error: error.clone() });
             tokio::select! {
-                () = self.cancel.cancelled() => return Err(error),
+                // Not the error: it must not put the table into ERROR when the next attempt may succeed.
+                () = self.cancel.cancelled() => {
+                    return Err(Error::new(Code::Cancelled, "the stream ended while a step was to be repeated"));
+                }
                 () = tokio::time::sleep(pause) => {}
             }
             pause = (pause * 2).min(RETRY_MAX);
@@ -192,6 +230,7 @@ pub(super) fn is_of_table(error: &Error) -> bool {
             | Code::SourcePermission
             | Code::DestinationTableChanged
             | Code::DestinationTableExists
+            | Code::DestinationPermission
             | Code::DestinationError
     )
 }

@@ -9,6 +9,10 @@ use tokio::sync::Notify;
 /// batches of several tables, small enough to leave the machine to others.
 pub const WORKER_BYTES: usize = 128 << 20;
 
+/// Bytes that every stream may hold, however much the others do: a stream whose destination is away
+/// keeps what it has, and must not stop the others.
+const STREAM_BYTES: usize = 8 << 20;
+
 /// A budget of bytes. It is not exceeded by more than one message of each stream: who finds it used
 /// up stops reading, and sends what he has.
 #[derive(Debug)]
@@ -16,12 +20,20 @@ pub struct MemoryBudget {
     limit: usize,
     used: AtomicUsize,
     released: Notify,
+    /// The worker's, if this is a stream's part of it.
+    whole: Option<Arc<MemoryBudget>>,
 }
 
 impl MemoryBudget {
     /// A budget of so many bytes; [`WORKER_BYTES`] for a worker.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, used: AtomicUsize::new(0), released: Notify::new() })
+        Arc::new(Self { limit, used: AtomicUsize::new(0), released: Notify::new(), whole: None })
+    }
+
+    /// A stream's part: it is full when the whole is, and the stream holds its own share of it.
+    pub(super) fn part(self: &Arc<Self>) -> Arc<Self> {
+        let (limit, used) = (STREAM_BYTES.min(self.limit), AtomicUsize::new(0));
+        Arc::new(Self { limit, used, released: Notify::new(), whole: Some(self.clone()) })
     }
 
     /// Bytes in use.
@@ -30,17 +42,33 @@ impl MemoryBudget {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.used() >= self.limit
+        self.used() >= self.limit && self.whole.as_ref().is_none_or(|whole| whole.is_full())
+    }
+
+    fn change(&self, from: usize, to: usize) {
+        if to >= from {
+            self.used.fetch_add(to - from, Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(from - to, Ordering::Relaxed);
+            self.released.notify_waiters();
+        }
+        if let Some(whole) = &self.whole {
+            whole.change(from, to);
+        }
     }
 
     /// Waits until it is not full.
     pub(super) async fn wait(&self) {
         loop {
             let released = self.released.notified();
+            let whole = self.whole.as_ref().map(|whole| whole.released.notified());
             if !self.is_full() {
                 return;
             }
-            released.await;
+            match whole {
+                Some(whole) => tokio::select! { () = released => {} () = whole => {} },
+                None => released.await,
+            }
         }
     }
 }
@@ -59,12 +87,7 @@ impl Share {
 
     /// The batch has so many bytes now.
     pub(super) fn set(&mut self, bytes: usize) {
-        if bytes >= self.bytes {
-            self.budget.used.fetch_add(bytes - self.bytes, Ordering::Relaxed);
-        } else {
-            self.budget.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
-            self.budget.released.notify_waiters();
-        }
+        self.budget.change(self.bytes, bytes);
         self.bytes = bytes;
     }
 }
@@ -97,5 +120,24 @@ mod tests {
         waiting.await.unwrap();
         drop((first, second));
         assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stream_has_its_share_whatever_the_others_hold() {
+        let worker = MemoryBudget::new(100 << 20);
+        let (greedy, modest) = (worker.part(), worker.part());
+        let mut hoard = Share::new(greedy.clone());
+        hoard.set(100 << 20);
+        assert!(greedy.is_full() && !modest.is_full());
+        let mut some = Share::new(modest.clone());
+        some.set(STREAM_BYTES);
+        assert!(modest.is_full());
+        let waiting = tokio::spawn({
+            let modest = modest.clone();
+            async move { modest.wait().await }
+        });
+        tokio::task::yield_now().await;
+        hoard.set(0);
+        waiting.await.unwrap();
     }
 }

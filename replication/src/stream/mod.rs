@@ -44,7 +44,7 @@ use millrace_terms::{Code, Error, Lsn, Result};
 use tokio::time::Instant;
 
 pub use batcher::Limits;
-pub use config::{Counts, Report, StreamConfig, StreamHandle, StreamTable};
+pub use config::{Counts, Older, Report, StreamConfig, StreamHandle, StreamTable};
 use engine::Engine;
 use flusher::{Ended, Flusher};
 pub use memory::{MemoryBudget, WORKER_BYTES};
@@ -79,6 +79,8 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
         lease_deadline: handle.lease_deadline.clone(),
         announced: handle.announced.clone(),
         cancel: handle.cancel.clone(),
+        older: config.older.clone(),
+        max_bytes: config.limits.max_bytes,
         reports: handle.reports.clone(),
     });
     let mut engine = Engine::new(&config, flusher);
@@ -101,6 +103,7 @@ async fn stream(
     handle: &mut StreamHandle,
 ) -> Result<()> {
     let cancel = handle.cancel.clone();
+    let memory = engine.memory();
     loop {
         let lease = *handle.lease_deadline.borrow();
         if Instant::now() >= lease {
@@ -117,7 +120,7 @@ async fn stream(
             event = reader.next(), if !engine.is_full() => {
                 take(config, side, engine, reader, event?).await?;
             }
-            () = config.memory.wait(), if engine.is_full() => {}
+            () = memory.wait(), if engine.is_full() => {}
             () = tokio::time::sleep_until(wake) => {}
         }
     }

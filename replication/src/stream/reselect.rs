@@ -21,44 +21,31 @@ use super::toast::{Row, Value};
 use crate::postgres::{Session, from_sql};
 use crate::table::TablePlan;
 
-/// Most rows of one query.
-const KEYS_MAX: usize = 1_000;
 /// Pauses until a snapshot sees what was sent.
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(500);
 
 /// What the table and its key columns are called now, and how their values are compared. A type from
 /// an extension brings its own `=`, which no search path of ours leads to.
+///
+/// A type is called by its catalogue name: SQL's names of some (`character`, `bit`) stand for one
+/// character or bit, and a value would be cut to that.
 const KEY_COLUMNS: &str = "
-select a.attnum, pg_catalog.format_type(a.atttypid, null),
+select a.attnum, pg_catalog.quote_ident(s.nspname) || '.' || pg_catalog.quote_ident(y.typname),
        coalesce((select pg_catalog.quote_ident(n.nspname) from pg_catalog.pg_operator o
                    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
                   where o.oprname = '=' and o.oprleft = a.atttypid and o.oprright = a.atttypid limit 1), 'pg_catalog'),
        a.atttypid, $1::oid::regclass::text, c.relkind = 'p'
   from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
+       join pg_catalog.pg_type y on y.oid = a.atttypid join pg_catalog.pg_namespace s on s.oid = y.typnamespace
  where a.attrelid = $1::oid and a.attnum = any ($2::int2[]) and not a.attisdropped";
 
-/// Completes rows. Those whose key is gone are left out.
+/// Completes rows, by one question. Those whose key is gone are left out.
 ///
 /// # Errors
 /// `CANCELLED`; `SOURCE_TABLE_MISSING` and `TABLE_SCHEMA_CHANGED`, which are the table's; those of a
 /// session.
 pub(super) async fn complete(
-    side: &Side,
-    plan: &TablePlan,
-    mut pending: Vec<PendingRow>,
-    cancel: &CancellationToken,
-) -> Result<Vec<PendingRow>> {
-    let mut whole = Vec::with_capacity(pending.len());
-    while !pending.is_empty() {
-        let rest = pending.split_off(pending.len().min(KEYS_MAX));
-        let some = std::mem::replace(&mut pending, rest);
-        whole.extend(complete_some(side, plan, some, cancel).await?);
-    }
-    Ok(whole)
-}
-
-async fn complete_some(
     side: &Side,
     plan: &TablePlan,
     mut pending: Vec<PendingRow>,

@@ -7,7 +7,7 @@ use millrace_replication::clickhouse::{Clickhouse, ddl::Engine};
 use millrace_replication::postgres::plan::{Options, plan};
 use millrace_replication::postgres::{describe, publication, slot};
 use millrace_replication::stream::{
-    self, Limits, MemoryBudget, Report, StreamConfig, StreamHandle, StreamTable, WORKER_BYTES,
+    self, Limits, MemoryBudget, Older, Report, StreamConfig, StreamHandle, StreamTable, WORKER_BYTES,
 };
 use millrace_replication::table::{OwnColumns, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
@@ -67,6 +67,7 @@ impl Mirror {
             source: source.config.clone(),
             sink: sink.clone(),
             cluster: String::new(),
+            older: Older { until: Instant::now(), inserts: Vec::new() },
             mirror: source.word.clone(),
             attempt: "0.1".into(),
             slot,

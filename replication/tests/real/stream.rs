@@ -101,7 +101,7 @@ async fn large_values_are_found_by_keys_of_any_type() {
     let mirror = Mirror::new(
         "create type mood as enum ('sad', 'ok'); create domain code as varchar(10);
          create table odd (u uuid, m mood, c code, t timestamptz, \"N\"\"x\" numeric(6, 2), v int, big text,
-             primary key (u, m, c, t, \"N\"\"x\"));
+             fixed char(9), bits bit(5), primary key (u, m, c, t, \"N\"\"x\", fixed, bits));
          alter table odd alter big set storage external",
         &["odd"],
     )
@@ -110,7 +110,7 @@ async fn large_values_are_found_by_keys_of_any_type() {
     mirror
         .source
         .run(&format!(
-            "insert into odd values (gen_random_uuid(), 'ok', 'a\"b\\c,', now(), 12.5, 1, {});
+            "insert into odd values (gen_random_uuid(), 'ok', 'a\"b\\c,', now(), 12.5, 1, {}, 'abc', b'10110');
              update odd set v = 2",
             big("o")
         ))
