@@ -184,7 +184,8 @@ impl Catalog {
         bytes: u64,
     ) -> Result<()> {
         let set = "lease_until = clock_timestamp() + make_interval(secs => $5), rows = $6, bytes = $7";
-        self.change_p(partition, set, &[&ttl.as_secs_f64(), &sql::bigint(rows), &sql::bigint(bytes)]).await
+        self.change_partition(partition, set, &[&ttl.as_secs_f64(), &sql::bigint(rows), &sql::bigint(bytes)])
+            .await
     }
 
     /// Marks a partition as done: its rows are in the destination. `read_end` is the end of the log
@@ -201,8 +202,12 @@ impl Catalog {
     ) -> Result<()> {
         let set = "state = 'DONE', lease_until = null, finished_at = now(),
             rows = $5, bytes = $6, read_end = $7";
-        self.change_p(partition, set, &[&sql::bigint(rows), &sql::bigint(bytes), &sql::pg_lsn(read_end)])
-            .await
+        self.change_partition(
+            partition,
+            set,
+            &[&sql::bigint(rows), &sql::bigint(bytes), &sql::pg_lsn(read_end)],
+        )
+        .await
     }
 
     /// Gives a partition back unfinished, so that the next who asks gets it at once.
@@ -211,12 +216,17 @@ impl Catalog {
     /// LEASE_LOST if it was given to another or replaced.
     pub async fn release_partition(&self, partition: &Partition) -> Result<()> {
         let set = "state = 'PENDING', lease_owner = null, lease_until = null, rows = 0, bytes = 0";
-        self.change_p(partition, set, &[]).await
+        self.change_partition(partition, set, &[]).await
     }
 
     /// Changes a partition if its lease is still the owner's and the copy is not over. A lease that
     /// ran out but was given to nobody else counts: what was written is written.
-    async fn change_p(&self, partition: &Partition, set: &str, values: sql::Params<'_>) -> Result<()> {
+    async fn change_partition(
+        &self,
+        partition: &Partition,
+        set: &str,
+        values: sql::Params<'_>,
+    ) -> Result<()> {
         let Partition { table_id, copy_no, no, owner, .. } = partition;
         let sql = format!(
             "update partitions p set {set} from mirror_tables t

@@ -7,6 +7,10 @@ use millrace_terms::Result;
 use crate::connection::Catalog;
 use crate::sql;
 
+/// Rows deleted by one statement, so that it stays well below the time limit of the session: a catalog
+/// that was not tidied for long would otherwise never be.
+const CHUNK_ROWS: i64 = 10_000;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long the figures of streams are kept: last week is compared with this one.
@@ -24,12 +28,22 @@ impl Catalog {
     pub async fn delete_expired(&self) -> Result<u64> {
         let client = self.client().await?;
         let mut deleted = 0;
-        for (sql, kept) in [
-            ("delete from batches where at < now() - make_interval(secs => $1)", BATCHES_KEPT),
-            ("delete from events where at < now() - make_interval(secs => $1)", EVENTS_KEPT),
-            ("delete from drafts where created_at < now() - make_interval(secs => $1)", DRAFTS_KEPT),
+        for (table, time, kept) in [
+            ("batches", "at", BATCHES_KEPT),
+            ("events", "at", EVENTS_KEPT),
+            ("drafts", "created_at", DRAFTS_KEPT),
         ] {
-            deleted += sql::execute(&client, sql, &[&kept.as_secs_f64()]).await?;
+            let sql = format!(
+                "delete from {table} where ctid = any(array(
+                    select ctid from {table} where {time} < now() - make_interval(secs => $1) limit $2))"
+            );
+            loop {
+                let chunk = sql::execute(&client, &sql, &[&kept.as_secs_f64(), &CHUNK_ROWS]).await?;
+                deleted += chunk;
+                if chunk < CHUNK_ROWS.unsigned_abs() {
+                    break;
+                }
+            }
         }
         Ok(deleted)
     }

@@ -86,7 +86,8 @@ impl Stream {
 pub struct Lease {
     /// Its number; every write bears it.
     pub number: i64,
-    /// How long the holder before may still be sending; zero if it gave its lease back.
+    /// How long holders before may still be sending; zero if the last of them gave its lease back and
+    /// the time of those that it had replaced is over.
     pub previous: Duration,
 }
 
@@ -165,13 +166,11 @@ impl Catalog {
     pub async fn take_lease(&self, mirror: &str, n: u32, ttl: Duration) -> Result<Lease> {
         let row = sql::row(
             &self.client().await?,
-            "with before as (select mirror, n, lease_until from streams where mirror = $1 and n = $2 for update)
-             update streams s set lease = s.lease + 1, lease_until = greatest(
-                before.lease_until, clock_timestamp() + make_interval(secs => $3))
-             from before where s.mirror = before.mirror and s.n = before.n
-             returning s.lease, coalesce(
-                extract(epoch from greatest(before.lease_until - clock_timestamp(), interval '0')), 0
-             )::double precision as previous",
+            "update streams set lease = lease + 1, fenced_until = greatest(fenced_until, lease_until),
+                lease_until = clock_timestamp() + make_interval(secs => $3)
+             where mirror = $1 and n = $2
+             returning lease, coalesce(
+                extract(epoch from fenced_until - clock_timestamp()), 0)::double precision as previous",
             &[&mirror, &sql::integer(n), &ttl.as_secs_f64()],
         )
         .await?;

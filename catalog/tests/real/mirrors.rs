@@ -113,14 +113,15 @@ async fn what_is_old_is_deleted_and_nothing_else() {
     catalog.add_batch("shop", 0, &NewBatch { inserts: 3, ..Default::default() }).await.unwrap();
     let sql = raw(&url).await;
     sql.batch_execute(
-        "update events set at = at - interval '31 days'; update batches set at = at - interval '8 days'",
+        "insert into events (mirror, severity, message) select 'shop', 'INFO', n::text from generate_series(1, 10000) n;
+         update events set at = at - interval '31 days'; update batches set at = at - interval '8 days'",
     )
     .await
     .unwrap();
     catalog.add_event(&NewEvent::info("shop", "new")).await.unwrap();
     catalog.add_batch("shop", 0, &NewBatch { inserts: 1, ..Default::default() }).await.unwrap();
     catalog.add_batch("shop", 0, &NewBatch { inserts: 1, ..Default::default() }).await.unwrap();
-    assert_eq!(catalog.delete_expired().await.unwrap(), 2);
+    assert_eq!(catalog.delete_expired().await.unwrap(), 10_002);
     let left: i64 = sql.query_one("select sum(inserts)::bigint from batches", &[]).await.unwrap().get(0);
     assert_eq!(left, 2);
     assert_eq!(catalog.list_events("shop", &PageRequest::default()).await.unwrap().items.len(), 1);

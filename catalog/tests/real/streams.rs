@@ -36,6 +36,16 @@ async fn writes_of_a_replaced_attempt_are_refused() {
     catalog.advance_position("shop", 0, new.number, &at(10)).await.unwrap();
     assert_eq!(catalog.get_stream("shop", 0).await.unwrap().position, Some(Lsn(250)), "it never goes back");
     catalog.release_lease("shop", 0, new.number).await.unwrap();
+    let next = catalog.take_lease("shop", 0, TTL).await.unwrap();
+    assert!(next.previous > Duration::ZERO, "the first holder never gave its lease back: {next:?}");
+}
+
+#[tokio::test]
+async fn a_holder_that_gave_its_lease_back_is_not_waited_for() {
+    let catalog = catalog().await;
+    catalog.create_mirror(&mirror("shop", 1), &CreateOptions::default()).await.unwrap();
+    let lease = catalog.take_lease("shop", 0, TTL).await.unwrap();
+    catalog.release_lease("shop", 0, lease.number).await.unwrap();
     assert_eq!(catalog.take_lease("shop", 0, TTL).await.unwrap().previous, Duration::ZERO);
 }
 
