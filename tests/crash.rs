@@ -91,6 +91,9 @@ async fn worker_killed_while_copying(mut bed: Bed) {
     assert_eq!(bed.wait_equal("t", "t").await, 60_000);
     let after: String = catalog.query_one(finished, &[&numbers]).await.expect("partitions").get(0);
     assert_eq!(before, after, "a partition that was done is not copied again");
+    let workers = "select count(distinct split_part(lease_owner, '/', 1)) from partitions";
+    let workers: i64 = catalog.query_one(workers, &[]).await.expect("partitions").get(0);
+    assert_eq!(workers, 2, "both workers copied partitions of the same snapshot");
 }
 
 async fn worker_killed_while_streaming(mut bed: Bed) {

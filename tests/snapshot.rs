@@ -10,7 +10,7 @@ pub fn tests() -> Vec<Trial> {
     vec![
         test("snapshot::copies_every_common_type", copies_every_common_type),
         test("snapshot::copies_empty_tables", copies_empty_tables),
-        test("snapshot::two_workers_share_partitions", two_workers_share_partitions),
+        test("snapshot::copiers_share_partitions", copiers_share_partitions),
         test("snapshot::keeps_odd_names", keeps_odd_names),
     ]
 }
@@ -87,7 +87,7 @@ async fn copies_empty_tables(bed: Bed) {
     assert_eq!(bed.wait_equal("empty_two", "empty_two").await, 1);
 }
 
-async fn two_workers_share_partitions(bed: Bed) {
+async fn copiers_share_partitions(bed: Bed) {
     bed.sql("create table wide (id int primary key, filler text)").await;
     bed.sql("insert into wide select i, repeat(md5(i::text), 30) from generate_series(1, 40000) i").await;
     let mut mirror = bed.mirror(&["public.wide"]);
@@ -104,15 +104,17 @@ async fn two_workers_share_partitions(bed: Bed) {
     assert!(mirror.tables[0].partitions_total > 20, "{mirror:?}");
     assert_eq!(bed.wait_equal("wide", "wide").await, 40_000);
     let catalog = crate::support::bed::connect(&stack::endpoints().catalog, None).await;
-    let workers: i64 = catalog
+    // On which workers they run is for Temporal to decide; that two workers share a copy is shown by
+    // `crash::worker_killed_while_copying`.
+    let copiers: i64 = catalog
         .query_one(
-            "select count(distinct split_part(p.lease_owner, '/', 1)) from partitions p join mirror_tables t on t.id = p.table_id where t.mirror = $1",
+            "select count(distinct p.lease_owner) from partitions p join mirror_tables t on t.id = p.table_id where t.mirror = $1",
             &[&bed.name],
         )
         .await
         .expect("the partitions in the catalog")
         .get(0);
-    assert_eq!(workers, 2, "both workers copied some of the partitions");
+    assert!(copiers > 1, "one copier did everything");
 }
 
 async fn keeps_odd_names(bed: Bed) {
