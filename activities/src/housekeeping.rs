@@ -49,13 +49,14 @@ async fn housekeep(environment: &Environment) -> Result<HousekeepingReport> {
     let mut streams = environment.catalog.list_streams().await?;
     streams.retain(|stream| stream.position.is_some());
     let mut report = HousekeepingReport { streams: streams.len() as u32, ..HousekeepingReport::default() };
+    // First: sources that cannot be reached must not keep sealed drafts alive.
+    report.expired = environment.catalog.delete_expired().await?;
     let looks = streams.into_iter().map(|stream| look_in_time(environment, stream));
     let mut looks = stream::iter(looks).buffer_unordered(SOURCES_AT_ONCE);
     while let Some(reached) = looks.next().await {
         report.unreachable += u32::from(!reached);
     }
     drop(looks);
-    report.expired = environment.catalog.delete_expired().await?;
     Ok(report)
 }
 

@@ -89,10 +89,13 @@ impl State {
             Ok(bytes) => {
                 serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?
             }
-            Err(_) => choose()?,
+            // Only at the first start: other passwords would not open what was made with these.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => choose()?,
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
         while choices.ports.worker_metrics.len() < workers {
-            choices.ports.worker_metrics.push(free_port()?);
+            let port = free_port(&mut choices.ports.all())?;
+            choices.ports.worker_metrics.push(port);
         }
         write(&path, &serde_json::to_vec_pretty(&choices)?, SECRET)?;
         let keys = dir.join("secret-keys");
@@ -136,26 +139,50 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
 }
 
 fn choose() -> anyhow::Result<Choices> {
+    let mut drawn = Vec::new();
+    let mut draw = || free_port(&mut drawn);
     let ports = Ports {
-        grpc: free_port()?,
-        http: free_port()?,
-        server_metrics: free_port()?,
+        grpc: draw()?,
+        http: draw()?,
+        server_metrics: draw()?,
         worker_metrics: Vec::new(),
-        temporal: free_port()?,
-        temporal_ui: free_port()?,
-        catalog: free_port()?,
-        source: free_port()?,
-        clickhouse: free_port()?,
+        temporal: draw()?,
+        temporal_ui: draw()?,
+        catalog: draw()?,
+        source: draw()?,
+        clickhouse: draw()?,
     };
     Ok(Choices { ports, postgres_password: password(), clickhouse_password: password() })
 }
 
-/// A port that nobody listens on. Drawn at random, so that no two of ours and no two stacks that are
-/// started at the same moment are likely to draw the same.
-fn free_port() -> anyhow::Result<u16> {
+impl Ports {
+    /// Every port of the stack.
+    fn all(&self) -> Vec<u16> {
+        let Self {
+            grpc,
+            http,
+            server_metrics,
+            worker_metrics,
+            temporal,
+            temporal_ui,
+            catalog,
+            source,
+            clickhouse,
+        } = self;
+        let mut all =
+            vec![*grpc, *http, *server_metrics, *temporal, *temporal_ui, *catalog, *source, *clickhouse];
+        all.extend(worker_metrics);
+        all
+    }
+}
+
+/// A port that nobody listens on and that is not `drawn` yet, to which it is added. At random, so that
+/// no two stacks that are started at the same moment are likely to draw the same.
+fn free_port(drawn: &mut Vec<u16>) -> anyhow::Result<u16> {
     for _ in 0..PORT_TRIES {
         let port = rand::rng().random_range(PORTS);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if !drawn.contains(&port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            drawn.push(port);
             return Ok(port);
         }
     }
