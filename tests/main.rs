@@ -14,6 +14,7 @@ mod support;
 mod api;
 mod crash;
 mod refusals;
+mod resync;
 mod snapshot;
 mod stream;
 mod temporal;
@@ -27,6 +28,7 @@ fn main() {
         api::tests(),
         crash::tests(),
         refusals::tests(),
+        resync::tests(),
         snapshot::tests(),
         stream::tests(),
         temporal::tests(),

@@ -151,7 +151,8 @@ fn with_specs<'a>(
     })
 }
 
-fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
+/// What the mirror asks for of one of its tables.
+pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
     let own = &mirror.settings.columns;
     let column = |column: &millrace_catalog::spec::ColumnSpec| ColumnOptions {
         name: column.name.clone(),

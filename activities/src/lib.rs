@@ -8,6 +8,7 @@
 //! - `prepare_source`, `prepare_destination`.
 //! - `take_epoch`, `plan_partitions`, `copy_partitions`, `finish_copy`: a table's copy.
 //! - `stream`: the changes.
+//! - `resync`: tables into RESYNCING, planned anew where they do not fit any more.
 //! - `drop_mirror`: removes what a mirror made.
 //! - `housekeeping`: regular work for all mirrors.
 //!
@@ -34,6 +35,7 @@ mod plan_partitions;
 mod prepare_destination;
 mod prepare_source;
 mod record;
+mod resync;
 mod stream;
 mod take_epoch;
 
@@ -66,6 +68,7 @@ impl Activities {
             .register_activities(prepare_destination::Step(environment()))
             .register_activities(take_epoch::Step(environment()))
             .register_activities(plan_partitions::Step(environment()))
+            .register_activities(resync::Step(environment()))
             .register_activities(finish_copy::Step(environment()))
             .register_activities(drop_mirror::Step(environment()))
             .register_activities(check::Step(environment()))

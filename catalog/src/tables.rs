@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 
 use crate::connection::Catalog;
 use crate::copies::CopyProgress;
+use crate::errors;
 use crate::failure::Failure;
 use crate::sql::{self, Columns, Numeric};
 use crate::state::TableState;
@@ -63,6 +64,21 @@ pub struct Table {
     pub blocked_by: Option<String>,
     /// How far that copy is, or was when it ended.
     pub copy: CopyProgress,
+}
+
+/// A table planned anew, for a resync.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewPlan {
+    /// Its OID on the source now.
+    pub oid: u32,
+    /// The plan: JSON that the data plane understands.
+    pub plan: Value,
+    /// Changes of versions below are left out by the stream: the copy covers them.
+    pub floor: u128,
+    /// Rows on the source, estimated.
+    pub rows_estimated: u64,
+    /// Heap bytes on the source.
+    pub bytes_total: u64,
 }
 
 /// Changes that the stream wrote to a table since the last time.
@@ -138,7 +154,43 @@ impl Catalog {
     /// # Errors
     /// TABLE_NOT_FOUND, MIRROR_STATE if the state that the table has does not lead there.
     pub async fn set_table_state(&self, table_id: i64, state: TableState) -> Result<()> {
-        self.enter(table_id, state, None).await
+        enter(&self.client().await?, table_id, state, None, None).await
+    }
+
+    /// Begins a resync of a table by another plan, and fences its stream: the attempt that runs does not
+    /// know the plan. Both in one transaction, so every attempt that can write a position afterwards
+    /// has read the new plan, and an epoch that is taken afterwards lies above every position that was
+    /// written by one that had not.
+    ///
+    /// # Errors
+    /// TABLE_NOT_FOUND, MIRROR_STATE if the table is dropped.
+    pub async fn replan_table(&self, table_id: i64, new: &NewPlan) -> Result<()> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        enter(&transaction, table_id, TableState::Resyncing, None, None).await?;
+        sql::execute(
+            &transaction,
+            "update mirror_tables set oid = $2, plan = $3, floor = greatest(floor, $4), rows_estimated = $5,
+                bytes_total = $6
+             where id = $1",
+            &[
+                &table_id,
+                &new.oid,
+                &new.plan,
+                &Numeric(new.floor),
+                &sql::bigint(new.rows_estimated),
+                &sql::bigint(new.bytes_total),
+            ],
+        )
+        .await?;
+        sql::execute(
+            &transaction,
+            "update streams s set lease = s.lease + 1 from mirror_tables t
+             where t.id = $1 and s.mirror = t.mirror and s.n = t.stream",
+            &[&table_id],
+        )
+        .await?;
+        transaction.commit().await.map_err(errors::database)
     }
 
     /// Puts a table into ERROR. The others go on.
@@ -146,7 +198,18 @@ impl Catalog {
     /// # Errors
     /// TABLE_NOT_FOUND, MIRROR_STATE if it is dropped.
     pub async fn set_table_error(&self, table_id: i64, error: &Error) -> Result<()> {
-        self.enter(table_id, TableState::Error, Some(Failure::new(error))).await
+        let failure = Some(Failure::new(error));
+        enter(&self.client().await?, table_id, TableState::Error, failure, None).await
+    }
+
+    /// Puts a table into ERROR for the holder of its stream's lease. One that lost it has another plan
+    /// of the table, and knows nothing of how it is now.
+    ///
+    /// # Errors
+    /// LEASE_LOST, TABLE_NOT_FOUND, MIRROR_STATE if it is dropped.
+    pub async fn set_streamed_table_error(&self, table_id: i64, lease: i64, error: &Error) -> Result<()> {
+        let failure = Some(Failure::new(error));
+        enter(&self.client().await?, table_id, TableState::Error, failure, Some(lease)).await
     }
 
     /// Lets the tables that wait for a first copy stream without one, for a mirror that copies
@@ -190,36 +253,44 @@ impl Catalog {
         .await
         .map(drop)
     }
+}
 
-    async fn enter(&self, table_id: i64, state: TableState, failure: Option<Failure>) -> Result<()> {
-        let from: Vec<&str> = state.predecessors().map(TableState::as_str).collect();
-        let client = self.client().await?;
-        // An error that is seen again keeps its time. A resync begins anew even if one runs.
-        let changed = sql::execute(
-            &client,
-            "update mirror_tables set state = $2, copying = copying and state = $2 and $2 <> 'RESYNCING',
-                state_since = case when state = $2 then state_since else now() end, blocked_by = null,
-                error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
-                    and error->>'message' = $4::jsonb->>'message' then error else $4 end
-             where id = $1 and state = any($3)",
-            &[&table_id, &state.as_str(), &from, &failure.as_ref().map(sql::json)],
-        )
-        .await?;
-        if changed > 0 {
-            return Ok(());
-        }
-        let sql = "select mirror, source_schema, source_name, state from mirror_tables where id = $1";
-        let row = sql::row(&client, sql, &[&table_id]).await?.ok_or_else(|| not_found(table_id))?;
-        let columns = Columns(&row);
-        let (table, found) = (source(columns)?, columns.text("state")?);
-        Err(Error::new(
-            Code::MirrorState,
-            format!("table {table} is {found}, which does not lead to {state}"),
-        )
+/// Brings a table into a state; with a lease, only if that is the lease of its stream.
+async fn enter(
+    client: &impl GenericClient,
+    table_id: i64,
+    state: TableState,
+    failure: Option<Failure>,
+    lease: Option<i64>,
+) -> Result<()> {
+    let from: Vec<&str> = state.predecessors().map(TableState::as_str).collect();
+    // An error that is seen again keeps its time. A resync begins anew even if one runs.
+    let changed = sql::execute(
+        client,
+        "update mirror_tables t set state = $2, copying = copying and state = $2 and $2 <> 'RESYNCING',
+            state_since = case when state = $2 then state_since else now() end, blocked_by = null,
+            error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
+                and error->>'message' = $4::jsonb->>'message' then error else $4 end
+         where id = $1 and state = any($3) and ($5::bigint is null or exists (
+            select from streams s where s.mirror = t.mirror and s.n = t.stream and s.lease = $5))",
+        &[&table_id, &state.as_str(), &from, &failure.as_ref().map(sql::json), &lease],
+    )
+    .await?;
+    if changed > 0 {
+        return Ok(());
+    }
+    let sql = "select mirror, source_schema, source_name, state from mirror_tables where id = $1";
+    let row = sql::row(client, sql, &[&table_id]).await?.ok_or_else(|| not_found(table_id))?;
+    let columns = Columns(&row);
+    let (table, found) = (source(columns)?, columns.text("state")?);
+    if lease.is_some() && from.contains(&found.as_str()) {
+        return Err(errors::lease_lost(format_args!("the stream of table {table}")));
+    }
+    let message = format!("table {table} is {found}, which does not lead to {state}");
+    Err(Error::new(Code::MirrorState, message)
         .with("mirror", columns.text("mirror")?)
         .with("table", table.to_string())
         .with("state", found))
-    }
 }
 
 /// The tables of these mirrors that are not dropped, in order of mirror and creation.

@@ -5,7 +5,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
-use crate::{apply, demo, dev, embedded_clickhouse, health, migrate, mirror, peer, server, worker};
+use crate::{apply, demo, dev, embedded_clickhouse, health, migrate, mirror, peer, server, table, worker};
 
 /// Millrace replicates PostgreSQL into ClickHouse.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ pub enum Command {
     Peer(peer::PeerArguments),
     /// Tables of a source, replicated into a destination
     Mirror(mirror::MirrorArguments),
+    /// Tables of a mirror
+    Table(table::TableArguments),
     /// Make the installation hold what a file says
     Apply(apply::ApplyArguments),
     /// Run the control server

@@ -4,7 +4,7 @@
 //! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
 //! - [`health`]: asks a process how it is, for container platforms.
-//! - [`peer`], [`mirror`], [`apply`]: the client verbs; [`client`]: what they share.
+//! - [`peer`], [`mirror`], [`table`], [`apply`]: the client verbs; [`client`]: what they share.
 //! - [`settings`]: settings that several processes share.
 //! - [`environment`]: the table of all environment variables, read off the command line's definition.
 //! - [`failure`]: what an error looks like to a user, and the exit code.
@@ -28,6 +28,7 @@ pub mod peer;
 pub mod server;
 pub mod settings;
 pub mod signals;
+pub mod table;
 pub mod worker;
 
 use std::process::ExitCode;
@@ -70,6 +71,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Server(arguments) => Box::pin(server::run(arguments)).await,
         Command::Worker(arguments) => Box::pin(worker::run(arguments)).await,
         Command::Migrate(arguments) => Box::pin(migrate::run(arguments)).await,
+        Command::Table(arguments) => Box::pin(table::run(arguments)).await,
         Command::Peer(arguments) => Box::pin(peer::run(arguments)).await,
         Command::Mirror(arguments) => Box::pin(mirror::run(arguments)).await,
         Command::Apply(arguments) => Box::pin(apply::run(arguments)).await,

@@ -156,6 +156,8 @@ service! {
         validate_mirror "ValidateMirror" (ValidateMirrorRequest) -> ValidateMirrorResponse;
         pause_mirror "PauseMirror" (PauseMirrorRequest) -> Mirror;
         resume_mirror "ResumeMirror" (ResumeMirrorRequest) -> Mirror;
+        resync_mirror "ResyncMirror" (ResyncMirrorRequest) -> Mirror;
+        resync_table "ResyncTable" (ResyncTableRequest) -> Mirror;
         list_mirror_events "ListMirrorEvents" (ListMirrorEventsRequest) -> ListMirrorEventsResponse;
     }
     {

@@ -11,13 +11,14 @@ use temporalio_macros::activity_definitions;
 
 use crate::payload::{
     CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope,
-    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, StreamEnd, StreamRef, TableCopy,
+    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, ResyncInput, StreamEnd, StreamRef,
+    TableCopy,
 };
 
 pub use check_activities::Check;
 pub use drop_activities::{BeginDrop, DropDestination, DropSource, ForgetMirror};
 pub use housekeeping_activities::Housekeep;
-pub use mirror_activities::{NoteEvent, PrepareDestination, PrepareSource, RecordMirror};
+pub use mirror_activities::{BeginResync, NoteEvent, PrepareDestination, PrepareSource, RecordMirror};
 pub use snapshot_activities::{CopyPartitions, FailCopy, FinishCopy, PlanPartitions, TakeEpoch};
 pub use stream_activities::Stream;
 
@@ -44,6 +45,13 @@ impl MirrorActivities {
     /// Makes the database and the tables.
     #[activity(name = "prepare_destination")]
     pub fn prepare_destination(mirror: MirrorRef) -> () {
+        unimplemented!()
+    }
+
+    /// Brings tables into RESYNCING, so that they are due. Those that their plan or the stream does not
+    /// fit any more are planned anew, and the stream's attempt is replaced by one that knows the plan.
+    #[activity(name = "begin_resync")]
+    pub fn begin_resync(input: ResyncInput) -> () {
         unimplemented!()
     }
 

@@ -18,7 +18,8 @@ use crate::contract::{DropActivities, MirrorActivities};
 use crate::decide::{Child, Progress, Step, snapshot_input};
 use crate::failure::{self, Ended};
 use crate::payload::{
-    CopyEnded, DropInput, DropOptions, DueTable, MirrorInput, MirrorRef, MirrorStatus, StreamEnded, StreamRef,
+    CopyEnded, DropInput, DropOptions, DueTable, MirrorInput, MirrorRef, MirrorStatus, ResyncInput,
+    StreamEnded, StreamRef,
 };
 use crate::phase::{Event, Phase};
 use crate::{DropMirrorWorkflow, SnapshotWorkflow, StreamWorkflow, ids, options};
@@ -36,6 +37,8 @@ pub struct MirrorWorkflow {
     progress: Progress,
     /// Cancels the preparations, which may wait long, when the mirror is to be dropped.
     preparing: WorkflowCancellationToken,
+    /// Cancels a resync that is being begun, when the mirror is to be dropped.
+    resyncing: WorkflowCancellationToken,
 }
 
 /// Whether the workflow goes on after a step.
@@ -53,6 +56,7 @@ impl MirrorWorkflow {
             mirror: input.mirror,
             progress: input.progress.unwrap_or_default(),
             preparing: WorkflowCancellationToken::new(),
+            resyncing: WorkflowCancellationToken::new(),
         }
     }
 
@@ -133,6 +137,38 @@ impl MirrorWorkflow {
         Ok(ctx.state(|workflow| workflow.progress.status()))
     }
 
+    #[update_validator(resync)]
+    fn may_resync(&self, _view: &WorkflowContextView, _input: &ResyncInput) -> Result<(), Refusal> {
+        Ok(self.progress.phase.after(Event::Resync).map(drop)?)
+    }
+
+    /// Has tables copied again, and answers when everybody can see that they are due.
+    #[update(name = "resync")]
+    pub async fn resync(
+        ctx: &mut WorkflowContext<Self>,
+        input: ResyncInput,
+    ) -> Result<MirrorStatus, Refusal> {
+        let token = ctx.state(|workflow| workflow.resyncing.clone());
+        let options = options::resync("tables are to be copied again", &token);
+        let begun = ctx.execute_activity(MirrorActivities::begin_resync, input, options).await;
+        // Also after a failure: some of the tables may have come into another state.
+        ctx.state_mut(|workflow| workflow.progress.stale = true);
+        match begun.map_err(|error| failure::of_activity(&error)) {
+            Ok(()) => {}
+            Err(Ended::Failed(error)) => return Err(error.into()),
+            Err(Ended::Stopped | Ended::Unstaffed) => {
+                return Err(
+                    Error::new(millrace_terms::Code::MirrorState, "the mirror is being dropped").into()
+                );
+            }
+        }
+        ctx.wait_condition(|workflow| {
+            workflow.progress.is_recorded() || workflow.progress.phase == Phase::Dropping
+        })
+        .await?;
+        Ok(ctx.state(|workflow| workflow.progress.status()))
+    }
+
     #[update_validator(drop_mirror)]
     fn may_drop(&self, _view: &WorkflowContextView, _options: &DropOptions) -> Result<(), Refusal> {
         Ok(self.progress.phase.after(Event::Drop).map(drop)?)
@@ -148,6 +184,7 @@ impl MirrorWorkflow {
         self.progress.apply(Event::Drop)?;
         self.progress.drop.get_or_insert(options);
         self.preparing.cancel_with_reason("the mirror is dropped");
+        self.resyncing.cancel_with_reason("the mirror is dropped");
         Ok(ids::drop(&self.mirror))
     }
 }

@@ -51,6 +51,12 @@ const CLEAN_UP: Duration = Duration::from_secs(60);
 /// Attempts to clean up a peer: with the backoff, three fit into a restart of a database.
 const CLEAN_UP_ATTEMPTS: u32 = 4;
 
+/// Time to begin a resync in all, attempts together: somebody is waiting at a prompt.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// Attempts to begin a resync: what a second one does not mend, the user hears of.
+const RESYNC_ATTEMPTS: u32 = 2;
+
 /// Time of one round of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(120);
 
@@ -141,6 +147,21 @@ pub fn check() -> ActivityOptions {
         .schedule_to_start_timeout(CHECK_UNSTAFFED)
         .heartbeat_timeout(HEARTBEAT)
         .retry_policy(retry(RETRY_FIRST))
+        .build()
+}
+
+/// For the begin of a resync. It ends when the mirror is dropped.
+pub fn resync(summary: impl Into<String>, token: &WorkflowCancellationToken) -> ActivityOptions {
+    let retry = RetryPolicy::builder()
+        .initial_interval(RETRY_FIRST)
+        .maximum_interval(RETRY_FIRST)
+        .maximum_attempts(RESYNC_ATTEMPTS)
+        .build();
+    ActivityOptions::with_close_timeouts(ActivityCloseTimeouts::ScheduleToClose(RESYNC))
+        .heartbeat_timeout(HEARTBEAT)
+        .retry_policy(retry)
+        .cancellation_token(token.clone())
+        .summary(summary)
         .build()
 }
 

@@ -173,6 +173,16 @@ pub struct CopyFailure {
     pub error: Error,
 }
 
+/// What is to be copied again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResyncInput {
+    /// The mirror.
+    pub mirror: String,
+    /// The table's id in the catalog; none for every table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_id: Option<i64>,
+}
+
 /// Something worth an event of the mirror that stops nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {

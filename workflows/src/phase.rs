@@ -35,6 +35,8 @@ pub enum Event {
     Pause,
     /// A user asks to go on.
     Resume,
+    /// A user asks to copy tables again.
+    Resync,
     /// A user asks to drop it.
     Drop,
     /// The source, the destination or the stream failed for good.
@@ -43,7 +45,7 @@ pub enum Event {
     Complete,
 }
 
-use Event::{Complete, Drop, Fail, Pause, Prepared, Resume};
+use Event::{Complete, Drop, Fail, Pause, Prepared, Resume, Resync};
 use Phase::{Completed, Dropping, Failed, Paused, Running, Setup};
 
 /// Every transition there is.
@@ -55,6 +57,8 @@ const TRANSITIONS: &[(Phase, Event, Phase)] = &[
     (Running, Fail, Failed),
     (Running, Complete, Completed),
     (Running, Drop, Dropping),
+    // Tables are copied again while the others go on.
+    (Running, Resync, Running),
     (Paused, Resume, Running),
     (Paused, Drop, Dropping),
     // Prepared again: what made it fail may be a slot or a table that is gone.
@@ -107,6 +111,7 @@ impl fmt::Display for Event {
             Prepared => "prepared",
             Pause => "pause",
             Resume => "resume",
+            Resync => "resync",
             Drop => "drop",
             Fail => "fail",
             Complete => "complete",

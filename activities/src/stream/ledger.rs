@@ -152,8 +152,8 @@ impl<'a> Ledger<'a> {
     }
 
     async fn table_failed(&mut self, id: i64, error: &Error) -> Result<()> {
-        let catalog = &self.environment.catalog;
-        match until_stored(|| catalog.set_table_error(id, error)).await {
+        let (catalog, lease) = (&self.environment.catalog, self.lease);
+        match until_stored(|| catalog.set_streamed_table_error(id, lease, error)).await {
             // Dropped meanwhile: it has no state any more.
             Err(error) if matches!(error.code(), Code::MirrorState | Code::TableNotFound) => {}
             stored => stored?,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use millrace_proto::v1::{
     DeleteMirrorRequest, GetMirrorRequest, ListMirrorsRequest, ListMirrorsResponse, PauseMirrorRequest,
-    ResumeMirrorRequest, ValidateMirrorRequest,
+    ResumeMirrorRequest, ResyncMirrorRequest, ValidateMirrorRequest,
 };
 
 use crate::client::output::{self, Output};
@@ -50,6 +50,8 @@ enum MirrorCommand {
     Pause(Named),
     /// Go on from where the mirror was paused
     Resume(Named),
+    /// Copy every table again while the mirror goes on streaming
+    Resync(Named),
     /// End a mirror and remove what it made on the source
     Drop(DropArguments),
     /// Follow progress and lag until Ctrl-C or the mirror's end
@@ -106,6 +108,14 @@ pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
             let request = ResumeMirrorRequest { name, request_id: request_id() };
             let mirror = client.mirrors.resume_mirror(call(request)).await?.into_inner();
             output.print(&mirror, |mirror| format!("mirror {} resumed", mirror.name))?;
+        }
+        MirrorCommand::Resync(Named { name }) => {
+            let mut client = Client::connect(address).await?;
+            let request = ResyncMirrorRequest { name, request_id: request_id() };
+            let mirror = client.mirrors.resync_mirror(call(request)).await?.into_inner();
+            output.print(&mirror, |mirror| {
+                format!("mirror {0} is resynced; follow it with `millrace mirror watch {0}`", mirror.name)
+            })?;
         }
         MirrorCommand::Drop(arguments) => drop(address, arguments, output).await?,
         MirrorCommand::Watch(Named { name }) => {

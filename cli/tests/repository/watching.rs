@@ -61,6 +61,8 @@ impl MirrorService for Fake {
         delete_mirror: DeleteMirrorRequest => DeleteMirrorResponse;
         validate_mirror: ValidateMirrorRequest => ValidateMirrorResponse;
         pause_mirror: PauseMirrorRequest => Mirror;
+        resync_mirror: ResyncMirrorRequest => Mirror;
+        resync_table: ResyncTableRequest => Mirror;
         resume_mirror: ResumeMirrorRequest => Mirror;
         list_mirror_events: ListMirrorEventsRequest => ListMirrorEventsResponse;
     }

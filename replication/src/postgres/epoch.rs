@@ -53,6 +53,17 @@ impl fmt::Display for Blocker {
     }
 }
 
+/// The end of the source's log now. What a session read before it asked was so by then: every change
+/// of another shape of a table that was read is of a commit below.
+///
+/// # Errors
+/// Those of [`from_sql`].
+pub async fn log_end(session: &Session) -> Result<Lsn> {
+    let row = session.query_one("select pg_current_wal_insert_lsn()", &[]).await;
+    let row = row.map_err(|error| from_sql("reading the end of the log", &error))?;
+    Ok(Lsn(row.get::<_, PgLsn>(0).into()))
+}
+
 /// Takes an epoch and waits until a copy may begin. `waiting` is told who holds it back, whenever
 /// that changes: the oldest first, at most five; empty when nobody does any more.
 ///

@@ -37,8 +37,7 @@ pub(super) struct Engine {
     lanes: Vec<Lane>,
     /// Lanes that have something to send.
     active: BTreeSet<usize>,
-    /// Relations by OID; `None` for those that are not ours.
-    relations: HashMap<u32, Option<Arc<Layout>>>,
+    relations: HashMap<u32, Known>,
     transaction: Option<Begin>,
     memory: Memory,
     tracker: Tracker,
@@ -54,6 +53,19 @@ pub(super) struct Engine {
     time_range: TimeRange,
     base: u64,
     told: Told,
+}
+
+/// What is known of a relation.
+#[derive(Debug, Clone)]
+enum Known {
+    /// It is not ours.
+    Foreign,
+    /// It is a table of ours, or a part of one.
+    Fits(Arc<Layout>),
+    /// It is the table of this index, or bears its name, and does not fit the plan. The table fails
+    /// by the first change of it that counts: a table that was planned anew has the shape it had
+    /// before in the log below its floor, where its changes are covered by the copy.
+    Misfits(usize, Error),
 }
 
 /// What was told last, and when.
@@ -146,25 +158,31 @@ impl Engine {
     /// Whether the relation is one of our tables or known to be a part of one.
     fn known_relation(&mut self, relation: &Relation) -> bool {
         let by_oid = self.lanes.iter().position(|lane| lane.plan.oid == relation.oid);
-        let by_name = || {
-            self.lanes.iter().position(|lane| {
-                lane.plan.source.schema == relation.schema && lane.plan.source.name == relation.name
-            })
-        };
+        let by_name = || (0..self.lanes.len()).find(|at| self.is_named(*at, relation));
         // A partition that was looked up. One that was not ours may have been attached since.
-        let before = self.relations.get(&relation.oid).and_then(Option::as_ref).map(|layout| layout.table);
+        let before = match self.relations.get(&relation.oid) {
+            Some(Known::Fits(layout)) => Some(layout.table),
+            // Where only the name is the same, `by_name` finds it again.
+            Some(Known::Misfits(table, _)) if !self.is_named(*table, relation) => Some(*table),
+            _ => None,
+        };
         match by_oid.or(before) {
             Some(lane) => self.route(lane, relation),
             None => match by_name() {
                 Some(lane) => {
-                    self.relations.insert(relation.oid, None);
                     let what = format!("{} was dropped and created again", self.lanes[lane].plan.source);
-                    self.fail(lane, Error::new(Code::TableSchemaChanged, what));
+                    let error = Error::new(Code::TableSchemaChanged, what);
+                    self.relations.insert(relation.oid, Known::Misfits(lane, error));
                 }
                 None => return false,
             },
         }
         true
+    }
+
+    fn is_named(&self, at: usize, relation: &Relation) -> bool {
+        let source = &self.lanes[at].plan.source;
+        source.schema == relation.schema && source.name == relation.name
     }
 
     /// A relation that is not a table of ours, and the partitioned table it belongs to, if any.
@@ -173,22 +191,17 @@ impl Engine {
         match lane {
             Some(lane) => self.route(lane, relation),
             None => {
-                self.relations.insert(relation.oid, None);
+                self.relations.insert(relation.oid, Known::Foreign);
             }
         }
     }
 
     fn route(&mut self, lane: usize, relation: &Relation) {
-        let layout = Layout::new(lane, &self.lanes[lane].plan, relation);
-        match layout {
-            Ok(layout) => {
-                self.relations.insert(relation.oid, Some(Arc::new(layout)));
-            }
-            Err(error) => {
-                self.relations.insert(relation.oid, None);
-                self.fail(lane, error);
-            }
-        }
+        let known = match Layout::new(lane, &self.lanes[lane].plan, relation) {
+            Ok(layout) => Known::Fits(Arc::new(layout)),
+            Err(error) => Known::Misfits(lane, error),
+        };
+        self.relations.insert(relation.oid, known);
     }
 
     fn change(&mut self, record: Lsn, message: Message) -> Result<()> {
@@ -202,10 +215,20 @@ impl Engine {
             }
             _ => return Ok(()),
         };
-        let Some(layout) = self.relations.get(&relation) else { return Err(unannounced(relation)) };
-        let Some(layout) = layout.clone() else { return Ok(()) };
         let begin = self.begin()?;
         let version = Version::of(self.base, begin.commit, record).0;
+        let layout = match self.relations.get(&relation) {
+            None => return Err(unannounced(relation)),
+            Some(Known::Foreign) => return Ok(()),
+            Some(Known::Fits(layout)) => layout.clone(),
+            Some(Known::Misfits(at, error)) => {
+                let (at, error) = (*at, error.clone());
+                if version >= self.lanes[at].floor {
+                    self.fail(at, error);
+                }
+                return Ok(());
+            }
+        };
         let at = layout.table;
         // What is below the floor was deleted physically.
         if self.lanes[at].failed || version < self.lanes[at].floor {
@@ -259,9 +282,18 @@ impl Engine {
 
     fn truncate(&mut self, record: Lsn, relations: &[u32]) -> Result<()> {
         let below = Version::of(self.base, self.begin()?.commit, record).0;
-        let layouts: Vec<Arc<Layout>> =
-            relations.iter().filter_map(|oid| self.relations.get(oid).cloned().flatten()).collect();
-        for layout in layouts {
+        let known: Vec<Known> = relations.iter().filter_map(|oid| self.relations.get(oid).cloned()).collect();
+        for known in known {
+            let layout = match known {
+                Known::Foreign => continue,
+                Known::Fits(layout) => layout,
+                Known::Misfits(at, error) => {
+                    if below > self.lanes[at].floor {
+                        self.fail(at, error);
+                    }
+                    continue;
+                }
+            };
             let at = layout.table;
             self.memory.forget_table(at);
             if self.lanes[at].failed || below <= self.lanes[at].floor {

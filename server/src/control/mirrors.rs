@@ -1,4 +1,4 @@
-//! Mirrors: create, get, list, delete, validate, pause, resume, events.
+//! Mirrors: create, get, list, delete, validate, pause, resume, resync, events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use millrace_catalog::mirrors::{Mirror, NewMirror, NewStream, NewTable};
 use millrace_catalog::peers::CreateOptions;
 use millrace_catalog::spec::{MirrorSpec, PeerSpec, RULES};
-use millrace_catalog::state::Desired;
+use millrace_catalog::state::{Desired, MirrorState};
 use millrace_proto::v1;
 use millrace_terms::{Code, Error, TableName};
 use millrace_workflows::payload::DropOptions;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::{Control, found, whole_page};
 use crate::convert::{self, view};
-use crate::fault::{Answer, Violations};
+use crate::fault::{Answer, Violations, invalid};
 use crate::orchestra::Change;
 use crate::text::{Page, check_request_id, name_of};
 use crate::{diff, plan, refusals, report, tables};
@@ -223,6 +223,28 @@ impl Control {
         self.change(&request.name, Change::Resume, &request.request_id).await
     }
 
+    /// Has every table copied again.
+    pub(crate) async fn resync_mirror(
+        self: Arc<Self>,
+        request: v1::ResyncMirrorRequest,
+    ) -> Answer<v1::Mirror> {
+        let mirror = self.catalog.get_mirror(name_of(&request.name)?).await?;
+        require_resyncable(&mirror)?;
+        self.change(&request.name, Change::Resync(None), &request.request_id).await
+    }
+
+    /// Has a table copied again.
+    pub(crate) async fn resync_table(self: Arc<Self>, request: v1::ResyncTableRequest) -> Answer<v1::Mirror> {
+        let name = name_of(&request.name)?;
+        let source: TableName = request.table.parse().map_err(|_| {
+            invalid("table", format!("{:?} is no name of a table: it is SCHEMA.TABLE", request.table))
+        })?;
+        let mirror = self.catalog.get_mirror(name).await?;
+        let table = self.catalog.find_table(name, &source).await?;
+        require_resyncable(&mirror)?;
+        self.change(name, Change::Resync(Some(table.id)), &request.request_id).await
+    }
+
     async fn change(&self, name: &str, change: Change, request_id: &str) -> Answer<v1::Mirror> {
         let mut violations = Violations::default();
         check_request_id(request_id, &mut violations);
@@ -301,4 +323,15 @@ impl Control {
             next_page_token: events.next.unwrap_or_default(),
         })
     }
+}
+
+/// Refuses a resync where nothing would carry it out.
+fn require_resyncable(mirror: &Mirror) -> millrace_terms::Result<()> {
+    if matches!(mirror.state, MirrorState::Running | MirrorState::Snapshot | MirrorState::Degraded) {
+        return Ok(());
+    }
+    let (name, state) = (mirror.name(), mirror.state);
+    let message =
+        format!("mirror {name} is {state}: a resync is possible while it is RUNNING, SNAPSHOT or DEGRADED");
+    Err(Error::new(Code::MirrorState, message).with("mirror", name).with("state", state.to_string()))
 }

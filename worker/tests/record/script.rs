@@ -11,8 +11,8 @@ use millrace_workflows::contract;
 use millrace_workflows::failure;
 use millrace_workflows::payload::{
     CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope, DueTable,
-    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, StreamEnd, StreamRef, TableCopy,
-    TableCounts,
+    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, ResyncInput, StreamEnd, StreamRef,
+    TableCopy, TableCounts,
 };
 use millrace_workflows::phase::Phase;
 use temporalio_macros::activities;
@@ -42,6 +42,8 @@ pub struct Table {
     pub copy_failure: Option<Error>,
     /// Its first copy goes on until it is told to stop.
     pub endless: bool,
+    /// Number of its copy, from 0.
+    pub copy_no: u32,
 }
 
 impl Table {
@@ -111,10 +113,10 @@ impl Scripted {
                     ..TableCounts::default()
                 },
                 due: due
-                    .map(|(id, _)| DueTable {
+                    .map(|(id, table)| DueTable {
                         id: *id,
                         table: format!("public.t{id}"),
-                        copy_no: 1,
+                        copy_no: 1 + table.copy_no,
                         bytes: 1 << 20,
                     })
                     .take(2)
@@ -137,6 +139,22 @@ impl Scripted {
 
     #[activity(definition = contract::PrepareDestination)]
     pub async fn prepare_destination(_ctx: ActivityContext, _mirror: MirrorRef) -> Result<(), ActivityError> {
+        Ok(())
+    }
+
+    #[activity(definition = contract::BeginResync)]
+    pub async fn begin_resync(
+        self: Arc<Self>,
+        _ctx: ActivityContext,
+        input: ResyncInput,
+    ) -> Result<(), ActivityError> {
+        self.with(&input.mirror, |script| {
+            for (id, table) in &mut script.tables {
+                if input.table_id.is_none_or(|table_id| table_id == *id) {
+                    *table = Table { copy_no: table.copy_no + 1, ..Table::new() };
+                }
+            }
+        });
         Ok(())
     }
 
