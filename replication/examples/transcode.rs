@@ -46,6 +46,7 @@ fn plan() -> TablePlan {
             type_oid: 0,
             typmod: -1,
             nullable: name != "id",
+            generated: false,
             destination: name.to_owned(),
             clickhouse_type: conversion.wire_type(),
             conversion,

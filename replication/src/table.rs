@@ -48,6 +48,10 @@ pub struct ColumnPlan {
     pub typmod: i32,
     /// Whether the source allows NULL.
     pub nullable: bool,
+    /// Whether the source computes the value and stores it. The log holds it only if the publication
+    /// says so; else it is read from the source.
+    #[serde(default)]
+    pub generated: bool,
     /// Name in ClickHouse.
     pub destination: String,
     /// Type in ClickHouse, as DDL writes it, `Nullable(...)` included.
@@ -66,6 +70,8 @@ pub enum Identity {
     Index,
     /// Every column, always.
     Full,
+    /// Every column, always, of a table without a key: a row is its own key.
+    WholeRow,
 }
 
 /// Names of our own columns in a destination table.
@@ -99,6 +105,7 @@ pub(crate) mod fixtures {
             type_oid: 0,
             typmod: -1,
             nullable,
+            generated: false,
             destination: name.to_owned(),
             clickhouse_type: if nullable { format!("Nullable({wire_type})") } else { wire_type },
             conversion,

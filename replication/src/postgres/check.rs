@@ -101,6 +101,7 @@ fn table_checks(shape: &TableShape, exclude: &[String]) -> Vec<Check> {
         Some(error) => checks.push(Check::fail("table", &error)),
         None => checks.push(Check::pass("table", "can be replicated").on(&name)),
     }
+    checks.extend(shape.warning().map(|error| Check::warn("key", &error)));
     let readable = if shape.readable {
         Ok(())
     } else {

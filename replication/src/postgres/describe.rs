@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_terms::{Code, Error, Result, TableName};
 
-pub use super::shape::{Leaf, ShapeColumn, SourceIdentity, TableKind, TableShape, UniqueIndex};
+pub use super::shape::{Generated, Leaf, ShapeColumn, SourceIdentity, TableKind, TableShape, UniqueIndex};
 use super::{Session, from_sql};
 use crate::types::{CATALOG_QUERY, SourceColumn, TypeCatalog, TypeRow};
 
@@ -42,7 +42,7 @@ select r.oid, c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text
  order by c.oid";
 
 const COLUMNS: &str = "
-select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated <> '',
+select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated::text,
        pg_catalog.format_type(a.atttypid, a.atttypmod), a.attndims::int4
   from pg_catalog.pg_attribute a
  where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
@@ -192,10 +192,17 @@ async fn columns(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, Vec<Sh
             dimensions: row.get(8),
             nullable: !row.get::<_, bool>(5),
         };
+        let generated = match row.get(6) {
+            "" => Generated::Never,
+            "s" => Generated::Stored,
+            _ => Generated::Virtual,
+        };
+        let mut plan = types.plan_column(column);
+        plan.generated = generated == Generated::Stored;
         columns.entry(row.get(0)).or_default().push(ShapeColumn {
-            plan: types.plan_column(column),
+            plan,
             type_name: row.get(7),
-            generated: row.get(6),
+            generated,
             binary_known: types.binary_known(type_oid),
         });
     }

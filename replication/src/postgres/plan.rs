@@ -160,7 +160,7 @@ fn order_by(
         if order_by.contains(&at) {
             return refuse(shape, format!("order_by of {} names {name} twice", shape.name));
         }
-        if !key.contains(&at) && identity != Identity::Full {
+        if !key.contains(&at) && !matches!(identity, Identity::Full | Identity::WholeRow) {
             return refuse(
                 shape,
                 format!(

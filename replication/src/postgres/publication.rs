@@ -18,6 +18,9 @@ const LOCK_ATTEMPTS: u32 = 10;
 /// Pause between two attempts, so that those who queued behind ours get through.
 const LOCK_PAUSE: Duration = Duration::from_millis(500);
 
+/// From this release on a publication may hold stored generated columns (`server_version_num`).
+const SENDS_GENERATED_COLUMNS: u32 = 180_000;
+
 const FIND: &str = "
 select p.oid, coalesce(pg_catalog.obj_description(p.oid, 'pg_publication'), ''), p.puballtables,
        p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate, p.pubviaroot
@@ -189,9 +192,14 @@ async fn create(session: &Session, name: &str, mark: &str, tables: &[TableName])
     // A publication of no tables is valid: the first table of a mirror may be added later.
     let list = if list.is_empty() { String::new() } else { format!("for table {}", list.join(", ")) };
     let name = quote_ident(name);
+    // Older servers never send generated columns: they are read from the source instead.
+    let generated = match session.version().await? >= SENDS_GENERATED_COLUMNS {
+        true => ", publish_generated_columns = stored",
+        false => "",
+    };
     let sql = format!(
         "create publication {name} {list} with (publish = 'insert, update, delete, truncate', \
-         publish_via_partition_root = false);
+         publish_via_partition_root = false{generated});
          comment on publication {name} is '{}'",
         mark.replace('\'', "''")
     );

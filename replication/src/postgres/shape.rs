@@ -67,9 +67,20 @@ pub struct ShapeColumn {
     /// Its type as the source writes it, such as `numeric(10,2)`.
     pub type_name: String,
     /// Whether the value is computed from others.
-    pub generated: bool,
+    pub generated: Generated,
     /// Whether the binary form of its type is understood (see `types`).
     pub binary_known: bool,
+}
+
+/// Whether a value is computed from others of its row (PostgreSQL documentation, section 5.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generated {
+    /// It is written.
+    Never,
+    /// When the row is written.
+    Stored,
+    /// When the row is read.
+    Virtual,
 }
 
 /// A unique index.
@@ -109,7 +120,8 @@ pub struct Leaf {
 impl TableShape {
     /// The key by which the table is replicated, as indexes into `columns` in the order of the index:
     /// an immediate, valid, unique index over NOT NULL columns, neither partial nor over expressions
-    /// (each of these was seen to lose rows otherwise), that the replica identity covers.
+    /// (each of these was seen to lose rows otherwise), that the replica identity covers. With the
+    /// identity FULL and no such index it is the whole row.
     ///
     /// # Errors
     /// `TABLE_WITHOUT_KEY`, saying what is in the way.
@@ -124,9 +136,9 @@ impl TableShape {
         let key = match self.identity {
             SourceIdentity::Default => found(Identity::Default, &|index| index.primary),
             SourceIdentity::Index => found(Identity::Index, &|index| index.marked),
-            SourceIdentity::Full => {
-                found(Identity::Full, &|index| index.primary).or_else(|| found(Identity::Full, &|_| true))
-            }
+            SourceIdentity::Full => found(Identity::Full, &|index| index.primary)
+                .or_else(|| found(Identity::Full, &|_| true))
+                .or_else(|| self.whole_row()),
             SourceIdentity::Nothing => None,
         };
         key.ok_or_else(|| self.without_key())
@@ -145,22 +157,21 @@ impl TableShape {
                 self.name
             ));
         }
-        if let Some(column) =
-            self.columns.iter().find(|column| column.generated && !excluded.contains(&column.plan.name))
-        {
-            let (column, table) = (&column.plan.name, &self.name);
-            let why = format!("column {column} of {table} is generated: its changes are not in the log");
-            let remedy = format!("Exclude the column: `exclude: [{column}]`.");
-            return unsupported(why).map(|error| error.with_remedy(remedy).with("column", column));
-        }
-        let key = match self.key() {
-            Ok((key, _)) => key,
+        let (key, identity) = match self.key() {
+            Ok(key) => key,
             Err(error) => return Some(error),
         };
+        if let Some(error) = self.generated_refusal(&key, identity, excluded) {
+            return Some(error);
+        }
         let names = self.names(&key);
         if let Some(column) = names.iter().find(|name| excluded.contains(name)) {
+            let why = match identity {
+                Identity::WholeRow => ", as every column does where there is no other key,",
+                _ => "",
+            };
             return unsupported(format!(
-                "column {column} of {} belongs to the key and is excluded",
+                "column {column} of {} belongs to the key{why} and is excluded",
                 self.name
             ));
         }
@@ -172,8 +183,55 @@ impl TableShape {
                 "the partition {} of {} has another replica identity than the table's primary key or replica identity",
                 leaf.name, self.name
             );
-            let remedy = format!("Run `ALTER TABLE {} REPLICA IDENTITY DEFAULT;`.", leaf.name.to_sql());
+            let wanted = if identity == Identity::WholeRow { "FULL" } else { "DEFAULT" };
+            let remedy = format!("Run `ALTER TABLE {} REPLICA IDENTITY {wanted};`.", leaf.name.to_sql());
             Error::new(Code::TableWithoutKey, why).with_remedy(remedy).with("table", self.name.to_string())
+        })
+    }
+
+    /// Every column that is written. What is computed from them tells no rows apart.
+    fn whole_row(&self) -> Option<(Vec<usize>, Identity)> {
+        let written = |at: &usize| self.columns[*at].generated == Generated::Never;
+        let columns: Vec<usize> = (0..self.columns.len()).filter(written).collect();
+        (!columns.is_empty()).then_some((columns, Identity::WholeRow))
+    }
+
+    /// What a table that can be replicated should yet be told of, if something: equal rows.
+    pub fn warning(&self) -> Option<Error> {
+        let Ok((_, Identity::WholeRow)) = self.key() else { return None };
+        let why = format!(
+            "{} has no key: rows that are equal, even for a moment inside a transaction, are one row in ClickHouse, and go together when one of them is changed or deleted",
+            self.name
+        );
+        let remedy =
+            format!("If equal rows matter, run `ALTER TABLE {} ADD PRIMARY KEY (...);`.", self.name.to_sql());
+        let error = Error::new(Code::TableWithoutKey, why).with_remedy(remedy);
+        Some(error.with("table", self.name.to_string()))
+    }
+
+    /// A generated column may not be in the log. It is read from the source by the row's key then, so
+    /// it must be stored, and the key must be known without it.
+    fn generated_refusal(&self, key: &[usize], identity: Identity, excluded: &[String]) -> Option<Error> {
+        self.columns.iter().enumerate().find_map(|(at, column)| {
+            let (name, table) = (&column.plan.name, &self.name);
+            let why = match column.generated {
+                Generated::Never => return None,
+                _ if key.contains(&at) => "belongs to the key",
+                _ if excluded.contains(name) => return None,
+                Generated::Virtual => "is computed when it is read, and never in the log",
+                Generated::Stored if identity == Identity::WholeRow => {
+                    "may not be in the log, and rows without a key cannot be looked up"
+                }
+                Generated::Stored => return None,
+            };
+            let remedy = if key.contains(&at) {
+                format!("Run `ALTER TABLE {} ADD PRIMARY KEY (...);` with other columns.", table.to_sql())
+            } else {
+                format!("Exclude the column: `exclude: [{name}]`.")
+            };
+            let why = format!("column {name} of {table} is generated and {why}");
+            let error = Error::new(Code::TableUnsupported, why).with_remedy(remedy);
+            Some(error.with("table", table.to_string()).with("column", name))
         })
     }
 
@@ -247,7 +305,7 @@ mod tests {
         let source =
             SourceColumn { name: name.into(), attnum, type_oid: 23, typmod: -1, dimensions: 0, nullable };
         let plan = TypeCatalog::default().plan_column(source);
-        ShapeColumn { plan, type_name: "integer".into(), generated: false, binary_known: true }
+        ShapeColumn { plan, type_name: "integer".into(), generated: Generated::Never, binary_known: true }
     }
 
     fn index(name: &str, attnums: &[i16]) -> UniqueIndex {
@@ -297,8 +355,9 @@ mod tests {
         assert_eq!(key(Index, &[&primary, &marked]), Ok((vec![1, 0], Identity::Index)));
         assert_eq!(key(Full, &[&marked, &primary]), Ok((vec![0], Identity::Full)));
         assert_eq!(key(Full, &[&marked]), Ok((vec![1, 0], Identity::Full)));
+        assert_eq!(key(Full, &[]), Ok((vec![0, 1, 2], Identity::WholeRow)));
         for (identity, indexes) in
-            [(Default, vec![&marked]), (Index, vec![&primary]), (Full, vec![]), (Nothing, vec![&primary])]
+            [(Default, vec![&marked]), (Index, vec![&primary]), (Nothing, vec![&primary])]
         {
             let error = key(identity, &indexes).unwrap_err();
             assert_eq!(error.code(), Code::TableWithoutKey);
@@ -316,9 +375,10 @@ mod tests {
             UniqueIndex { attnums: vec![0], ..primary.clone() },
             UniqueIndex { attnums: vec![1, 4], ..primary },
         ] {
-            for identity in [SourceIdentity::Default, SourceIdentity::Full] {
-                assert!(table(identity, vec![bad.clone()]).key().is_err(), "{bad:?}");
-            }
+            assert!(table(SourceIdentity::Default, vec![bad.clone()]).key().is_err(), "{bad:?}");
+            let full = table(SourceIdentity::Full, vec![bad.clone()]);
+            assert_eq!(full.key(), Ok((vec![0, 1, 2], Identity::WholeRow)), "{bad:?}");
+            assert!(full.warning().unwrap().message().contains("rows that are equal"));
         }
     }
 
@@ -332,11 +392,19 @@ mod tests {
     }
 
     #[test]
-    fn generated_columns_must_be_excluded() {
+    fn generated_columns_must_be_stored_and_outside_the_key() {
         let primary = UniqueIndex { primary: true, ..index("i", &[1]) };
         let mut shape = table(SourceIdentity::Default, vec![primary]);
+        assert_eq!((shape.refusal(&[]), shape.warning()), (None, None));
+        shape.columns[2].generated = Generated::Stored;
         assert_eq!(shape.refusal(&[]), None);
-        shape.columns[2].generated = true;
+        shape.columns[0].generated = Generated::Stored;
+        assert!(shape.refusal(&[]).unwrap().message().contains("belongs to the key"));
+        shape.columns[0].generated = Generated::Never;
+        let whole = TableShape { identity: SourceIdentity::Full, indexes: Vec::new(), ..shape.clone() };
+        assert!(whole.refusal(&[]).unwrap().message().contains("cannot be looked up"));
+
+        shape.columns[2].generated = Generated::Virtual;
         let error = shape.refusal(&[]).unwrap();
         assert_eq!(error.code(), Code::TableUnsupported);
         assert!(error.message().contains("column c") && error.remedy().contains("[c]"));

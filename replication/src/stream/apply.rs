@@ -25,8 +25,13 @@ impl Change<'_> {
     /// # Errors
     /// Those of the block: they are the table's.
     pub(super) fn insert(&mut self, batch: &mut Batch, new: &Tuple) -> Result<()> {
-        self.memory.remember(self.layout.table, self.layout, new, None);
         batch.counts.inserts += 1;
+        if !self.layout.untold.is_empty() {
+            let row = Row::of(self.layout, new);
+            batch.push_pending(PendingRow { row, version: self.version, xid: self.xid });
+            return Ok(());
+        }
+        self.memory.remember(self.layout.table, self.layout, new, None);
         self.row(&mut batch.block, new)
     }
 
@@ -38,7 +43,7 @@ impl Change<'_> {
     pub(super) fn update(&mut self, batch: &mut Batch, update: &Update) -> Result<()> {
         batch.counts.updates += 1;
         let table = self.layout.table;
-        if update.new.has_unchanged() {
+        if update.new.has_unchanged() || !self.layout.untold.is_empty() {
             self.completed(batch, update)?;
         } else {
             self.row(&mut batch.block, &update.new)?;
@@ -132,6 +137,7 @@ impl Change<'_> {
                 Datum::Unchanged => return Err(self.misfit()),
             }
         }
+        self.layout.untold.iter().for_each(|column| block.push_default(*column));
         block.finish_row(self.version, true)
     }
 

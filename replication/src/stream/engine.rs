@@ -21,6 +21,7 @@ use super::relations::Layout;
 use super::toast::Memory;
 use crate::block::Block;
 use crate::pgoutput::{Begin, Message, Relation};
+use crate::table::{Identity, TablePlan};
 use crate::types::TimeRange;
 use crate::version::Version;
 
@@ -47,6 +48,8 @@ pub(super) struct Engine {
     pub steps: JoinSet<Ended>,
     /// Reports that are to be told, in order.
     pub outbox: VecDeque<Report>,
+    /// A relation that fits its table if the source still has the table's key.
+    pub doubt: Option<Doubt>,
     /// Send whatever there is: the stream ends.
     pub draining: bool,
     budget: Arc<MemoryBudget>,
@@ -66,6 +69,14 @@ enum Known {
     /// by the first change of it that counts: a table that was planned anew has the shape it had
     /// before in the log below its floor, where its changes are covered by the copy.
     Misfits(usize, Error),
+}
+
+/// A relation whose identity is FULL does not tell the key, and the plan's may be gone: two rows of
+/// one key would become one.
+pub(super) struct Doubt {
+    relation: u32,
+    table: usize,
+    pub plan: Arc<TablePlan>,
 }
 
 /// What was told last, and when.
@@ -97,6 +108,7 @@ impl Engine {
             flusher,
             steps: JoinSet::new(),
             outbox: VecDeque::new(),
+            doubt: None,
             draining: false,
             budget: config.memory.part(),
             time_range: config.sink.time_range(),
@@ -197,11 +209,27 @@ impl Engine {
     }
 
     fn route(&mut self, lane: usize, relation: &Relation) {
-        let known = match Layout::new(lane, &self.lanes[lane].plan, relation) {
-            Ok(layout) => Known::Fits(Arc::new(layout)),
+        let plan = &self.lanes[lane].plan;
+        let known = match Layout::new(lane, plan, relation) {
+            Ok(layout) => {
+                if relation.identity == b'f' && plan.identity != Identity::WholeRow {
+                    self.doubt = Some(Doubt { relation: relation.oid, table: lane, plan: plan.clone() });
+                }
+                Known::Fits(Arc::new(layout))
+            }
             Err(error) => Known::Misfits(lane, error),
         };
         self.relations.insert(relation.oid, known);
+    }
+
+    /// The source has no such key any more.
+    pub(super) fn lost_key(&mut self, doubt: &Doubt) {
+        let what = format!(
+            "{} has lost the primary key or unique index that it is replicated by",
+            doubt.plan.source
+        );
+        let error = Error::new(Code::TableSchemaChanged, what).with("table", doubt.plan.source.to_string());
+        self.relations.insert(doubt.relation, Known::Misfits(doubt.table, error));
     }
 
     fn change(&mut self, record: Lsn, message: Message) -> Result<()> {

@@ -143,6 +143,11 @@ async fn take(
             let root = side.root(relation.oid).await?;
             engine.relation(&relation, root);
         }
+        if let Some(doubt) = engine.doubt.take()
+            && !side.has_key(&doubt.plan).await?
+        {
+            engine.lost_key(&doubt);
+        }
         if engine.is_full() {
             break;
         }

@@ -17,6 +17,8 @@ pub(super) struct Layout {
     pub columns: Vec<Option<usize>>,
     /// Number of the plan's columns.
     pub plan_columns: usize,
+    /// Columns of the plan that the relation does not tell: generated ones that are not published.
+    pub untold: Vec<usize>,
     /// The plan's key.
     pub key: Vec<usize>,
     /// Whether the relation holds only a part of the table's rows.
@@ -33,8 +35,13 @@ impl Layout {
             Err(Error::new(Code::TableSchemaChanged, format!("{} {what}", plan.source))
                 .with("table", plan.source.to_string()))
         };
-        for column in &plan.columns {
+        let mut untold = Vec::new();
+        for (at, column) in plan.columns.iter().enumerate() {
             let Some(now) = relation.columns.iter().find(|now| now.name == column.name) else {
+                if column.generated {
+                    untold.push(at);
+                    continue;
+                }
                 return changed(format!("has no column {} any more", column.name));
             };
             if now.type_oid != column.type_oid {
@@ -59,6 +66,7 @@ impl Layout {
             table,
             columns: relation.columns.iter().map(|column| place(&column.name)).collect(),
             plan_columns: plan.columns.len(),
+            untold,
             key: plan.key.clone(),
             is_leaf: relation.oid != plan.oid,
         })
@@ -71,7 +79,8 @@ fn is_bounded(conversion: &Conversion) -> bool {
 }
 
 /// The server flags the columns of the replica identity: they must be the key, or old rows would be
-/// told by other columns than those that rows are found by. FULL flags every column, and tells all.
+/// told by other columns than those that rows are found by. FULL flags every column, and tells all;
+/// whether the key is still one, the source must be asked (`Engine::doubt`).
 fn identity_difference(plan: &TablePlan, relation: &Relation) -> Option<String> {
     if relation.identity == b'f' {
         return None;

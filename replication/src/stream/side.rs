@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use super::config::StreamTable;
 use crate::postgres::{Session, SourceConfig, describe, dial, from_sql, slot};
+use crate::table::TablePlan;
 
 /// Opens a session when one is needed, and again when it broke.
 #[derive(Debug)]
@@ -137,6 +138,25 @@ impl Side {
         let session = self.session().await?;
         let row = session.query_one(sql, &[&relation]).await;
         Ok(row.map_err(|error| from_sql("looking for a partition's table", &error))?.get(0))
+    }
+
+    /// Whether the source's table still has the plan's key, or a part of it, as a key that may be relied
+    /// on: see `TableShape::key`.
+    ///
+    /// # Errors
+    /// Those of [`from_sql`].
+    pub(super) async fn has_key(&self, plan: &TablePlan) -> Result<bool> {
+        let sql = "
+            select exists (select from pg_catalog.pg_index i
+                where i.indrelid = $1::oid and i.indisunique and i.indimmediate and i.indisvalid
+                  and i.indpred is null and (i.indkey::int2[])[0:i.indnkeyatts - 1] <@ $2::int2[]
+                  and not exists (select from pg_catalog.pg_attribute a
+                      where a.attrelid = i.indrelid and not a.attnotnull
+                        and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])))";
+        let key: Vec<i16> = plan.key.iter().map(|at| plan.columns[*at].attnum).collect();
+        let session = self.session().await?;
+        let row = session.query_one(sql, &[&plan.oid, &key]).await;
+        Ok(row.map_err(|error| from_sql("looking for the key", &error))?.get(0))
     }
 
     /// Whether the source may be asked for the binary form: of every column of every table, because

@@ -214,6 +214,7 @@ mod tests {
             table: 0,
             columns: vec![None, Some(0), Some(1), Some(2)],
             plan_columns: 3,
+            untold: Vec::new(),
             key: vec![0],
             is_leaf: false,
         }

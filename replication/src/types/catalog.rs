@@ -141,6 +141,7 @@ impl TypeCatalog {
             type_oid: column.type_oid,
             typmod: column.typmod,
             nullable: column.nullable,
+            generated: false,
             clickhouse_type: resolved.clickhouse_type(column.nullable),
             conversion: resolved.conversion,
         }

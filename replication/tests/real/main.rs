@@ -5,6 +5,8 @@
 
 mod converge;
 mod copy;
+mod generated;
+mod identity;
 mod mirror;
 mod servers;
 mod source;

@@ -76,6 +76,8 @@ async fn tables_are_described_as_they_are() {
               alter table marked replica identity using index marked_c_b_key;
               create table total (a int primary key, b int); alter table total replica identity full;
               create table gen (a int primary key, b int generated always as (a + 1) stored);
+              create table seengen (a int primary key, b int generated always as (a + 1) virtual);
+              create table rows (a int, b text); alter table rows replica identity full;
               create table parts (id int, at date, primary key (id, at)) partition by range (at);
               create table parts_1 partition of parts for values from ('2020-01-01') to ('2021-01-01');
               create table parts_2 partition of parts for values from ('2021-01-01') to ('2022-01-01');
@@ -85,13 +87,16 @@ async fn tables_are_described_as_they_are() {
     let session = source.session().await;
     let shapes = describe::list(&session).await.unwrap();
     let names: Vec<&str> = shapes.iter().map(|shape| shape.name.name.as_str()).collect();
-    assert_eq!(names, ["deferred", "gen", "marked", "nokey", "parts", "quick", "shop", "total"]);
+    assert_eq!(
+        names,
+        ["deferred", "gen", "marked", "nokey", "parts", "quick", "rows", "seengen", "shop", "total"]
+    );
     let refusals: Vec<&str> = shapes
         .iter()
         .filter(|shape| shape.refusal(&[]).is_some())
         .map(|shape| shape.name.name.as_str())
         .collect();
-    assert_eq!(refusals, ["deferred", "gen", "nokey", "quick"]);
+    assert_eq!(refusals, ["deferred", "nokey", "quick", "seengen"]);
 
     let shop = &describe::describe(&session, &[table("shop")]).await.unwrap()[0];
     let kinds: Vec<&str> = shop.columns.iter().map(|c| c.plan.clickhouse_type.as_str()).collect();
