@@ -12,6 +12,7 @@
 mod support;
 
 mod api;
+mod chaos;
 mod crash;
 mod refusals;
 mod resync;
@@ -26,6 +27,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
         api::tests(),
+        chaos::tests(),
         crash::tests(),
         refusals::tests(),
         resync::tests(),

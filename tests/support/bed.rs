@@ -27,13 +27,18 @@ pub struct Bed {
     /// The test's database in ClickHouse.
     pub clickhouse: Clickhouse,
     database: String,
-    stack: &'static Endpoints,
+    stack: Endpoints,
 }
 
 impl Bed {
     /// Makes the databases and the peers `<name>-pg` and `<name>-ch`.
     pub async fn new(test: &'static str) -> Self {
         let stack = tokio::task::spawn_blocking(stack::endpoints).await.expect("the shared stack");
+        Self::on(stack.clone(), test).await
+    }
+
+    /// The same on a stack of the test's own.
+    pub async fn on(stack: Endpoints, test: &'static str) -> Self {
         let name = short_name(test);
         let database = name.replace('-', "_");
         let admin = connect(&stack.source, None).await;
@@ -107,6 +112,13 @@ impl Bed {
     /// Another session in the test's database on the source.
     pub async fn session(&self) -> Client {
         connect(&self.stack.source, Some(&self.database)).await
+    }
+
+    /// How to connect to the test's database on the source.
+    pub fn source_config(&self) -> tokio_postgres::Config {
+        let mut config: tokio_postgres::Config = self.stack.source.parse().expect("a PostgreSQL URL");
+        config.dbname(&self.database);
+        config
     }
 
     /// The mirror service.
