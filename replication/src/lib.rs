@@ -5,6 +5,7 @@
 //! - [`block`]: rows of one table on their way to ClickHouse, column by column.
 //! - [`clickhouse`]: the destination: statements, inserts, tables.
 //! - [`copy`]: the copy of one partition of a table.
+//! - [`fuzz`]: any bytes into whatever reads bytes of a source.
 //! - [`check`]: one verdict of a validation.
 //! - [`postgres`]: everything that is asked of a source outside its replication protocol.
 //! - [`pgoutput`]: the decoder of the replication protocol's messages.
@@ -18,6 +19,7 @@ pub mod check;
 pub mod clickhouse;
 mod column;
 pub mod copy;
+pub mod fuzz;
 mod native;
 pub mod pgoutput;
 pub mod postgres;

@@ -24,7 +24,7 @@ mod builtin;
 mod catalog;
 mod choice;
 mod conversion;
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod limbs;
 mod numeric;
 mod policy;

@@ -8,9 +8,13 @@ use super::vector::SPARSE_DIMENSIONS_MAX;
 use super::{Conversion, Field, TimeRange};
 use crate::column::Column;
 
-/// Bytes that one innermost value may become, however short it came: the longest are a number whose
-/// zeros PostgreSQL does not send, and a vector likewise.
-const VALUE_BYTES_MAX: usize = 4 * SPARSE_DIMENSIONS_MAX + 16;
+/// Bytes that a sparse vector may become, however short it came: its zeros are not sent.
+const SPARSE_BYTES_MAX: usize = 4 * SPARSE_DIMENSIONS_MAX + 16;
+/// Bytes that a number may become, however short it came: PostgreSQL does not send zeros either, of
+/// which 131072 may stand before the point and 16383 behind it.
+const NUMBER_BYTES_MAX: usize = 160 << 10;
+/// Bytes that any other value may become, however short it came.
+const VALUE_BYTES_MAX: usize = 1 << 10;
 /// Bytes that each byte of the input may become beyond that: the ends of the arrays that it closes, and
 /// elements of the widest type.
 const GROWTH_MAX: usize = 8 * DIMENSIONS_MAX as usize + 64;
@@ -31,8 +35,7 @@ pub fn transcode(input: &[u8]) -> bool {
     column.finish_row();
     let before = encoded(&column);
     let pushed = column.push(field).is_ok();
-    let elements = if conversion.is_array() { 1 + value.len() / 4 } else { 1 };
-    let limit = before.len() + GROWTH_MAX * (value.len() + 1) + elements * VALUE_BYTES_MAX;
+    let limit = before.len() + bytes_max(&conversion, value.len());
     assert!(column.encoded_len() <= limit, "{conversion:?}: {} of {}", column.encoded_len(), value.len());
     if pushed {
         assert_eq!(column.count(), 2, "{conversion:?}");
@@ -41,6 +44,22 @@ pub fn transcode(input: &[u8]) -> bool {
     column.abort_row();
     assert!(encoded(&column) == before, "{conversion:?}: a row that was taken back left a trace");
     pushed
+}
+
+/// Bytes that the value in `input` may become at most.
+pub fn transcoded_bytes_max(input: &[u8]) -> usize {
+    let [choice, shape, value @ ..] = input else { return 0 };
+    bytes_max(&conversion(*choice, *shape), value.len())
+}
+
+fn bytes_max(conversion: &Conversion, length: usize) -> usize {
+    let elements = if conversion.is_array() { 1 + length / 4 } else { 1 };
+    let each = match conversion.innermost() {
+        Conversion::Vector(Vector::Sparse) => SPARSE_BYTES_MAX,
+        Conversion::NumericText | Conversion::Decimal { .. } => NUMBER_BYTES_MAX,
+        _ => VALUE_BYTES_MAX,
+    };
+    GROWTH_MAX * (length + 1) + elements * each
 }
 
 fn encoded(column: &Column) -> Vec<u8> {
