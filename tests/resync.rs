@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         test("resync::brings_back_a_dropped_destination", brings_back_a_dropped_destination),
         test("resync::follows_a_changed_column", follows_a_changed_column),
         test("resync::follows_a_recreated_table", follows_a_recreated_table),
+        test("resync::follows_a_truncated_partition_by_itself", follows_a_truncated_partition_by_itself),
         test("resync::is_refused_where_nothing_would_do_it", is_refused_where_nothing_would_do_it),
     ]
 }
@@ -178,6 +179,26 @@ async fn follows_a_recreated_table(bed: Bed) {
     bed.sql("insert into t values (60, 60); delete from t where id = 1").await;
     wait_copied(&bed, "public.t").await;
     assert_eq!(bed.wait_equal("t", "t").await, 50);
+}
+
+async fn follows_a_truncated_partition_by_itself(bed: Bed) {
+    bed.sql(
+        "create table t (id int primary key, v int) partition by range (id);
+         create table low partition of t for values from (0) to (100);
+         create table high partition of t for values from (100) to (1000);
+         create table other (id int primary key);
+         insert into t select i, i from generate_series(1, 500) i",
+    )
+    .await;
+    bed.mirror_streaming(&["public.t", "public.other"]).await;
+    let others = Repeated::on_source(&bed, |round| format!("insert into other values ({round})")).await;
+    bed.sql("update t set v = -v where id % 7 = 0; truncate high; insert into t values (200, 1)").await;
+    assert_eq!(bed.wait_equal("t", "t").await, 100);
+    assert!(others.end().await > 10);
+    bed.wait_equal("other", "other").await;
+    bed.sql("insert into t values (300, 1); delete from t where id = 200").await;
+    assert_eq!(bed.wait_equal("t", "t").await, 100);
+    bed.wait_state(mirror::State::Running).await;
 }
 
 async fn is_refused_where_nothing_would_do_it(bed: Bed) {

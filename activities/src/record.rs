@@ -74,6 +74,8 @@ async fn record(environment: &Environment, report: &MirrorReport) -> Result<Over
             .collect(),
         parallel_tables: settings.parallel_tables,
         parallel_partitions: settings.parallel_partitions,
+        resync_needed: report.phase == Phase::Running
+            && !catalog.wanted_resyncs(&report.mirror).await?.is_empty(),
         complete: mirror.spec.mode == Mode::Snapshot && tables.pending + tables.copying == 0,
     })
 }

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use millrace_catalog::events::NewEvent;
+use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::TableState;
 use millrace_catalog::tables::{NewPlan, Table};
@@ -27,7 +27,7 @@ use millrace_replication::table::TablePlan;
 use millrace_replication::version::Version;
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::contract;
-use millrace_workflows::payload::ResyncInput;
+use millrace_workflows::payload::{Resync, ResyncInput};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
@@ -62,93 +62,134 @@ async fn begin(environment: &Environment, input: &ResyncInput) -> Result<()> {
     let mirror = environment.catalog.get_mirror(&input.mirror).await?;
     let session = environment.dial(&mirror).await?;
     let destination = environment.destination(&mirror).await?;
-    // All are planned before the first is touched: what cannot be resynced changes nothing.
-    let mut planned = Vec::new();
-    for table in mirror.tables.iter().filter(|table| input.table_id.is_none_or(|id| id == table.id)) {
-        planned.push(planned_anew(environment, &mirror, &session, table).await?);
-    }
-    // After the last was looked at: changes of its former shape are of commits below.
-    let log_end = epoch::log_end(&session).await?;
-    for table in &planned {
-        resync(environment, &mirror, &session, &destination, table, log_end).await?;
-    }
-    Ok(())
-}
-
-async fn planned_anew<'a>(
-    environment: &Environment,
-    mirror: &Mirror,
-    session: &Session,
-    table: &'a Table,
-) -> Result<Planned<'a>> {
-    let source = table.source.to_string();
-    let shape = describe::describe(session, std::slice::from_ref(&table.source)).await?.pop();
-    let shape = shape.ok_or_else(|| Error::new(Code::SourceTableMissing, format!("no table {source}")))?;
-    let spec = mirror.spec.tables.iter().find(|spec| spec.source == source);
-    let spec = spec.ok_or_else(|| {
-        Error::new(Code::Internal, format!("the mirror's specification does not hold {source}"))
-    })?;
-    let plan = plan::plan(&shape, &check::options(&mirror.spec, spec))?;
-    let is_kept = environment.plan(table.id).await? == plan;
-    Ok(Planned { table, shape, plan, is_kept })
-}
-
-async fn resync(
-    environment: &Environment,
-    mirror: &Mirror,
-    session: &Session,
-    destination: &Destination,
-    planned: &Planned<'_>,
-    log_end: Lsn,
-) -> Result<()> {
-    let Planned { table, shape, plan, is_kept } = planned;
-    let catalog = &environment.catalog;
-    publish(environment, mirror, session, table).await?;
-    let found = destination.clickhouse.table_state(plan, Engine::Replacing).await?;
-    let mut text = format!("{} is copied again", table.source);
-    let is_known = table.state.is_streamed() && table.state != TableState::Pending;
-    if *is_kept && is_known && found == Found::Ready {
-        catalog.set_table_state(table.id, TableState::Resyncing).await?;
-        return tell(environment, mirror, table, &text).await;
-    }
-    if let Found::Differs(why) = &found {
-        destination.clickhouse.drop_table(&plan.destination, &destination.cluster).await?;
-        text = format!("{text}; the destination table is dropped and created again: {}", why.message());
-    }
-    if found != Found::Ready {
-        destination.clickhouse.create_database(&destination.cluster).await?;
-        destination.clickhouse.create_table(plan, Engine::Replacing, &destination.cluster).await?;
-    }
-    let stream = catalog.get_stream(mirror.name(), table.stream).await?;
-    let value = serde_json::to_value(plan)
-        .map_err(|error| Error::new(Code::Internal, format!("the plan of {}: {error}", table.source)))?;
-    let new = NewPlan {
-        oid: plan.oid,
-        plan: value,
-        floor: Version::epoch(stream.base, log_end).0,
-        rows_estimated: shape.rows_estimated,
-        bytes_total: shape.bytes,
-    };
-    catalog.replan_table(table.id, &new).await?;
-    tell(environment, mirror, table, &text).await
-}
-
-/// Makes sure that the source tells of the table before the copy's epoch is taken: one that was made
-/// anew is in no publication.
-async fn publish(environment: &Environment, mirror: &Mirror, session: &Session, table: &Table) -> Result<()> {
-    let Some(stream) = mirror.streams.iter().find(|stream| stream.n == table.stream) else {
-        return Err(Error::new(Code::Internal, format!("{} belongs to no stream", table.source)));
-    };
-    let tables = std::slice::from_ref(&table.source);
-    if mirror.spec.settings.publication.is_empty() {
-        let mark = environment.catalog.installation().await?.application(mirror.name());
-        publication::ensure(session, &stream.publication, &mark, tables).await.map(drop)
-    } else {
-        publication::verify(session, &stream.publication, tables).await
+    let work = Work { environment, mirror: &mirror, session: &session, destination: &destination };
+    match input.which {
+        Resync::All => work.asked(mirror.tables.iter()).await,
+        Resync::Table(id) => work.asked(mirror.tables.iter().filter(|table| table.id == id)).await,
+        Resync::Needed => {
+            let needed = environment.catalog.wanted_resyncs(mirror.name()).await?;
+            work.needed(mirror.tables.iter().filter(|table| needed.contains(&table.id))).await
+        }
     }
 }
 
-async fn tell(environment: &Environment, mirror: &Mirror, table: &Table, text: &str) -> Result<()> {
-    let event = NewEvent::info(mirror.name(), text).on_table(&table.source.to_string());
-    environment.catalog.add_event(&event).await
+/// What the resyncs of a mirror's tables have in common.
+struct Work<'a> {
+    environment: &'a Environment,
+    mirror: &'a Mirror,
+    session: &'a Session,
+    destination: &'a Destination,
+}
+
+impl Work<'_> {
+    /// A person asks: all tables are planned before the first is touched, so that what cannot be resynced
+    /// changes nothing.
+    async fn asked<'t>(&self, tables: impl Iterator<Item = &'t Table>) -> Result<()> {
+        let mut planned = Vec::new();
+        for table in tables {
+            planned.push(self.planned_anew(table).await?);
+        }
+        // After the last was looked at: changes of its former shape are of commits below.
+        let log_end = epoch::log_end(self.session).await?;
+        for table in &planned {
+            let knows = table.is_kept && table.table.state.is_streamed();
+            self.resync(table, log_end, knows && table.table.state != TableState::Pending).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody asks: each table by itself, and what does not help it is its own error. The stream that
+    /// runs may have left it out, so it is replaced.
+    async fn needed<'t>(&self, tables: impl Iterator<Item = &'t Table>) -> Result<()> {
+        for table in tables {
+            let begun = async {
+                let planned = self.planned_anew(table).await?;
+                let log_end = epoch::log_end(self.session).await?;
+                self.resync(&planned, log_end, false).await
+            };
+            match begun.await {
+                Err(error) if !error.is_retryable() => self.fail(table, &error).await?,
+                begun => begun?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn fail(&self, table: &Table, error: &Error) -> Result<()> {
+        let catalog = &self.environment.catalog;
+        catalog.set_table_error(table.id, error).await?;
+        let event = NewEvent::of_error(self.mirror.name(), Severity::Error, error).on_table(&table.source);
+        catalog.add_event(&event).await
+    }
+
+    async fn planned_anew<'t>(&self, table: &'t Table) -> Result<Planned<'t>> {
+        let Work { environment, mirror, session, .. } = self;
+        let source = table.source.to_string();
+        let shape = describe::describe(session, std::slice::from_ref(&table.source)).await?.pop();
+        let shape =
+            shape.ok_or_else(|| Error::new(Code::SourceTableMissing, format!("no table {source}")))?;
+        let spec = mirror.spec.tables.iter().find(|spec| spec.source == source);
+        let spec = spec.ok_or_else(|| {
+            Error::new(Code::Internal, format!("the mirror's specification does not hold {source}"))
+        })?;
+        let plan = plan::plan(&shape, &check::options(&mirror.spec, spec))?;
+        let is_kept = environment.plan(table.id).await? == plan;
+        Ok(Planned { table, shape, plan, is_kept })
+    }
+
+    /// `is_followed`: the stream that runs follows the table by this very plan.
+    async fn resync(&self, planned: &Planned<'_>, log_end: Lsn, is_followed: bool) -> Result<()> {
+        let Work { environment, mirror, destination, .. } = self;
+        let Planned { table, shape, plan, .. } = planned;
+        let catalog = &environment.catalog;
+        self.publish(table).await?;
+        let found = destination.clickhouse.table_state(plan, Engine::Replacing).await?;
+        let mut text = format!("{} is copied again", table.source);
+        if is_followed && found == Found::Ready {
+            catalog.set_table_state(table.id, TableState::Resyncing).await?;
+            return self.tell(table, &text).await;
+        }
+        if let Found::Differs(why) = &found {
+            destination.clickhouse.drop_table(&plan.destination, &destination.cluster).await?;
+            text = format!("{text}; the destination table is dropped and created again: {}", why.message());
+        }
+        if found != Found::Ready {
+            destination.clickhouse.create_database(&destination.cluster).await?;
+            destination.clickhouse.create_table(plan, Engine::Replacing, &destination.cluster).await?;
+        }
+        let stream = catalog.get_stream(mirror.name(), table.stream).await?;
+        let value = serde_json::to_value(plan)
+            .map_err(|error| Error::new(Code::Internal, format!("the plan of {}: {error}", table.source)))?;
+        let new = NewPlan {
+            oid: plan.oid,
+            plan: value,
+            floor: Version::epoch(stream.base, log_end).0,
+            rows_estimated: shape.rows_estimated,
+            bytes_total: shape.bytes,
+        };
+        catalog.replan_table(table.id, &new).await?;
+        self.tell(table, &text).await
+    }
+
+    /// Makes sure that the source tells of the table before the copy's epoch is taken: one that was made
+    /// anew is in no publication.
+    async fn publish(&self, table: &Table) -> Result<()> {
+        let Work { environment, mirror, session, .. } = self;
+        let Some(stream) = mirror.streams.iter().find(|stream| stream.n == table.stream) else {
+            return Err(Error::new(Code::Internal, format!("{} belongs to no stream", table.source)));
+        };
+        let tables = std::slice::from_ref(&table.source);
+        if mirror.spec.settings.publication.is_empty() {
+            let mark = environment.catalog.installation().await?.application(mirror.name());
+            publication::ensure(session, &stream.publication, &mark, tables).await.map(drop)
+        } else {
+            publication::verify(session, &stream.publication, tables).await
+        }
+    }
+
+    async fn tell(&self, table: &Table, text: &str) -> Result<()> {
+        let Work { environment, mirror, .. } = self;
+        let event = NewEvent::info(mirror.name(), text).on_table(&table.source.to_string());
+        environment.catalog.add_event(&event).await
+    }
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use millrace_terms::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -92,15 +93,7 @@ impl NewEvent {
 impl Catalog {
     /// Writes down an event.
     pub async fn add_event(&self, event: &NewEvent) -> Result<()> {
-        let NewEvent { mirror, table, severity, code, message, remedy } = event;
-        sql::execute(
-            &self.client().await?,
-            "insert into events (mirror, source_table, severity, code, message, remedy)
-             values ($1, $2, $3, $4, $5, $6)",
-            &[mirror, table, &severity.as_str(), code, message, remedy],
-        )
-        .await
-        .map(drop)
+        add(&self.client().await?, event).await
     }
 
     /// The events of a mirror, newest first. One that never was has none.
@@ -117,6 +110,19 @@ impl Catalog {
         let events = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
         Ok(Page::new(events, request, |event| event.id.to_string()))
     }
+}
+
+/// Writes down an event, in the caller's transaction if it has one.
+pub(crate) async fn add(client: &impl GenericClient, event: &NewEvent) -> Result<()> {
+    let NewEvent { mirror, table, severity, code, message, remedy } = event;
+    sql::execute(
+        client,
+        "insert into events (mirror, source_table, severity, code, message, remedy)
+         values ($1, $2, $3, $4, $5, $6)",
+        &[mirror, table, &severity.as_str(), code, message, remedy],
+    )
+    .await
+    .map(drop)
 }
 
 fn read(row: &Row) -> Result<Event> {

@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use crate::connection::Catalog;
 use crate::copies::CopyProgress;
 use crate::errors;
+use crate::events::{self, NewEvent, Severity};
 use crate::failure::Failure;
 use crate::sql::{self, Columns, Numeric};
 use crate::state::TableState;
@@ -212,6 +213,46 @@ impl Catalog {
         enter(&self.client().await?, table_id, TableState::Error, failure, Some(lease)).await
     }
 
+    /// Notes that a table must be copied again, and why, with an event: the mirror's workflow begins the
+    /// resync. Noted once, until it has begun; a table that is paused or dropped needs none. With a
+    /// lease, only for its holder. Gives whether it was noted now.
+    ///
+    /// # Errors
+    /// LEASE_LOST, TABLE_NOT_FOUND.
+    pub async fn ask_resync(&self, table_id: i64, lease: Option<i64>, reason: &Error) -> Result<bool> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        let sql = "
+            select t.mirror, t.source_schema, t.source_name, t.state, s.lease,
+                t.resync_wanted is not null as is_noted
+            from mirror_tables t join streams s on s.mirror = t.mirror and s.n = t.stream
+            where t.id = $1 for update";
+        let row = sql::row(&transaction, sql, &[&table_id]).await?.ok_or_else(|| not_found(table_id))?;
+        let columns = Columns(&row);
+        let table = source(columns)?;
+        if lease.is_some_and(|lease| columns.get::<i64>("lease").ok() != Some(lease)) {
+            return Err(errors::lease_lost(format_args!("the stream of table {table}")));
+        }
+        let state: TableState = columns.word("state")?;
+        if columns.get("is_noted")? || matches!(state, TableState::Paused | TableState::Dropped) {
+            return Ok(false);
+        }
+        let wanted = Failure::new(reason);
+        let sql = "update mirror_tables set resync_wanted = $2 where id = $1";
+        sql::execute(&transaction, sql, &[&table_id, &sql::json(&wanted)]).await?;
+        let event = NewEvent::of_error(&columns.text("mirror")?, Severity::Warning, reason).on_table(&table);
+        events::add(&transaction, &event).await?;
+        transaction.commit().await.map_err(errors::database)?;
+        Ok(true)
+    }
+
+    /// The tables of a mirror of which [`Catalog::ask_resync`] noted that they must be copied again.
+    pub async fn wanted_resyncs(&self, mirror: &str) -> Result<Vec<i64>> {
+        let sql = "select id from mirror_tables where mirror = $1 and resync_wanted is not null order by id";
+        let rows = sql::rows(&self.client().await?, sql, &[&mirror]).await?;
+        rows.iter().map(|row| Columns(row).get("id")).collect()
+    }
+
     /// Lets the tables that wait for a first copy stream without one, for a mirror that copies
     /// nothing. Gives their number.
     pub async fn stream_without_copy(&self, mirror: &str) -> Result<u64> {
@@ -269,7 +310,7 @@ async fn enter(
         client,
         "update mirror_tables t set state = $2, copying = copying and state = $2 and $2 <> 'RESYNCING',
             state_since = case when state = $2 then state_since else now() end, blocked_by = null,
-            error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
+            resync_wanted = null, error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
                 and error->>'message' = $4::jsonb->>'message' then error else $4 end
          where id = $1 and state = any($3) and ($5::bigint is null or exists (
             select from streams s where s.mirror = t.mirror and s.n = t.stream and s.lease = $5))",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use millrace_terms::{Code, Error, Result};
-use millrace_workflows::payload::{CheckInput, DropOptions, DropReport, MirrorInput, ResyncInput};
+use millrace_workflows::payload::{CheckInput, DropOptions, DropReport, MirrorInput, Resync, ResyncInput};
 use millrace_workflows::{
     CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, failure, ids,
 };
@@ -50,8 +50,8 @@ pub(crate) enum Change {
     Pause,
     /// Go on.
     Resume,
-    /// Copy every table again, or the one of this id.
-    Resync(Option<i64>),
+    /// Copy these tables again.
+    Resync(Resync),
     /// Go away.
     Drop(DropOptions),
 }
@@ -184,8 +184,8 @@ impl Orchestra {
         match change {
             Change::Pause => update!(MirrorWorkflow::pause, ()),
             Change::Resume => update!(MirrorWorkflow::resume, ()),
-            Change::Resync(table_id) => {
-                update!(MirrorWorkflow::resync, ResyncInput { mirror: mirror.to_owned(), table_id })
+            Change::Resync(which) => {
+                update!(MirrorWorkflow::resync, ResyncInput { mirror: mirror.to_owned(), which })
             }
             Change::Drop(options_of_drop) => update!(MirrorWorkflow::drop_mirror, options_of_drop),
         }

@@ -78,6 +78,8 @@ pub enum Step {
     StartStream,
     /// Start these copies.
     StartCopies(Vec<(DueTable, u32)>),
+    /// Have the tables copied again that need it.
+    Resync,
     /// Tell every child that runs to stop.
     Stop,
     /// Remove slot and publication of a mirror that only copies.
@@ -129,6 +131,9 @@ impl Progress {
     fn next_running(&self) -> Step {
         if self.stream == Child::Stopped {
             return Step::StartStream;
+        }
+        if self.overview.resync_needed {
+            return Step::Resync;
         }
         let copiers: u32 = self.copies.values().map(|copy| copy.copiers).sum();
         let tables = self.overview.parallel_tables.saturating_sub(self.copies.len() as u32);

@@ -18,7 +18,7 @@ use crate::contract::{DropActivities, MirrorActivities};
 use crate::decide::{Child, Progress, Step, snapshot_input};
 use crate::failure::{self, Ended};
 use crate::payload::{
-    CopyEnded, DropInput, DropOptions, DueTable, MirrorInput, MirrorRef, MirrorStatus, ResyncInput,
+    CopyEnded, DropInput, DropOptions, DueTable, MirrorInput, MirrorRef, MirrorStatus, Resync, ResyncInput,
     StreamEnded, StreamRef,
 };
 use crate::phase::{Event, Phase};
@@ -39,6 +39,8 @@ pub struct MirrorWorkflow {
     preparing: WorkflowCancellationToken,
     /// Cancels a resync that is being begun, when the mirror is to be dropped.
     resyncing: WorkflowCancellationToken,
+    /// Cancels a resync that nobody asked for, when the mirror is to pause or to be dropped.
+    resyncing_needed: WorkflowCancellationToken,
 }
 
 /// Whether the workflow goes on after a step.
@@ -57,6 +59,7 @@ impl MirrorWorkflow {
             progress: input.progress.unwrap_or_default(),
             preparing: WorkflowCancellationToken::new(),
             resyncing: WorkflowCancellationToken::new(),
+            resyncing_needed: WorkflowCancellationToken::new(),
         }
     }
 
@@ -111,7 +114,10 @@ impl MirrorWorkflow {
     /// Stops stream and copies where they are, and answers when they stand still.
     #[update(name = "pause")]
     pub async fn pause(ctx: &mut WorkflowContext<Self>, _input: ()) -> Result<MirrorStatus, Refusal> {
-        ctx.state_mut(|workflow| workflow.progress.apply(Event::Pause))?;
+        ctx.state_mut(|workflow| {
+            workflow.resyncing_needed.cancel_with_reason("the mirror pauses");
+            workflow.progress.apply(Event::Pause)
+        })?;
         ctx.wait_condition(|workflow| {
             let progress = &workflow.progress;
             progress.phase != Phase::Paused || (progress.is_quiet() && progress.is_recorded())
@@ -185,6 +191,7 @@ impl MirrorWorkflow {
         self.progress.drop.get_or_insert(options);
         self.preparing.cancel_with_reason("the mirror is dropped");
         self.resyncing.cancel_with_reason("the mirror is dropped");
+        self.resyncing_needed.cancel_with_reason("the mirror is dropped");
         Ok(ids::drop(&self.mirror))
     }
 }
@@ -197,6 +204,7 @@ async fn perform(ctx: &Context, step: Step) -> WorkflowResult<Flow> {
         Step::Prepare => prepare(ctx).await?,
         Step::StartStream => start_stream(ctx).await,
         Step::StartCopies(shares) => start_copies(ctx, shares).await,
+        Step::Resync => resync_needed(ctx).await?,
         Step::Stop => stop(ctx).await,
         Step::Release => release(ctx).await?,
         Step::Complete => change(ctx, |progress| {
@@ -319,6 +327,23 @@ fn child_options(mirror: &str, id: String, summary: String) -> ChildWorkflowOpti
 
 fn not_started(error: &ChildWorkflowStartError) -> Error {
     Error::new(millrace_terms::Code::Internal, error.to_string())
+}
+
+/// Begins the resync of the tables that need one. A pause or a drop does not wait for it: what is left
+/// of it is begun when the mirror goes on.
+async fn resync_needed(ctx: &Context) -> WorkflowResult<()> {
+    let token = ctx.cancellation_token().child_token();
+    ctx.state_mut(|workflow| workflow.resyncing_needed = token.clone());
+    let input = ResyncInput { mirror: name(ctx), which: Resync::Needed };
+    let options = options::prepare("tables that must be copied again", &token);
+    let begun = ctx.execute_activity(MirrorActivities::begin_resync, input, options).await;
+    match begun.map_err(|error| failure::of_activity(&error)) {
+        Ok(()) => change(ctx, |progress| progress.stale = true),
+        Err(Ended::Failed(error)) => change(ctx, |progress| progress.fail(error)),
+        Err(_) if ctx.cancellation_token().is_cancelled() => return Err(WorkflowTermination::cancelled()),
+        Err(_) => {}
+    }
+    Ok(())
 }
 
 /// Tells every child that runs to stop. One that is not there has stopped.

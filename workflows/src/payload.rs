@@ -98,6 +98,9 @@ pub struct Overview {
     /// Whether the mirror has nothing left to do: it only copies, and every copy is over.
     #[serde(default)]
     pub complete: bool,
+    /// Whether there are tables that must be copied again although nobody asked for it.
+    #[serde(default)]
+    pub resync_needed: bool,
 }
 
 /// Number of a mirror's tables, by state.
@@ -173,14 +176,25 @@ pub struct CopyFailure {
     pub error: Error,
 }
 
-/// What is to be copied again.
+/// Tables to be copied again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResyncInput {
     /// The mirror.
     pub mirror: String,
-    /// The table's id in the catalog; none for every table.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub table_id: Option<i64>,
+    /// Which tables.
+    pub which: Resync,
+}
+
+/// Which tables are to be copied again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resync {
+    /// Every table: a person asks for it.
+    All,
+    /// The table of this id: a person asks for it.
+    Table(i64),
+    /// Those that the catalog says need it. What fails for one of them is that table's error.
+    Needed,
 }
 
 /// Something worth an event of the mirror that stops nothing.

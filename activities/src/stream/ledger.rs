@@ -116,6 +116,11 @@ impl<'a> Ledger<'a> {
                 self.announce(lsn).await?;
             }
             Report::TableFailed { id, error } => self.table_failed(id, &error).await?,
+            Report::ResyncNeeded { id, reason } => {
+                let (catalog, lease) = (&self.environment.catalog, self.lease);
+                until_stored(|| catalog.ask_resync(id, Some(lease), &reason)).await?;
+                self.changed.notify_one();
+            }
             Report::Floor { id, version } => {
                 let catalog = &self.environment.catalog;
                 until_stored(|| catalog.raise_floor(id, version)).await?;
@@ -254,7 +259,7 @@ impl<'a> Ledger<'a> {
 }
 
 /// Tries until it is stored. If the catalog stays away, the lease runs out, and that ends the stream.
-async fn until_stored<F: Future<Output = Result<()>>>(mut store: impl FnMut() -> F) -> Result<()> {
+async fn until_stored<T, F: Future<Output = Result<T>>>(mut store: impl FnMut() -> F) -> Result<T> {
     loop {
         match store().await {
             Err(error) if error.is_retryable() => {

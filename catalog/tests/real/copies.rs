@@ -3,10 +3,11 @@ use std::time::Duration;
 
 use millrace_catalog::Catalog;
 use millrace_catalog::copies::Copy;
+use millrace_catalog::page::PageRequest;
 use millrace_catalog::partitions::{Claim, NewPartition, Partition};
 use millrace_catalog::peers::CreateOptions;
 use millrace_catalog::state::TableState;
-use millrace_terms::{Code, Lsn, TableName};
+use millrace_terms::{Code, Error, Lsn, TableName};
 
 use crate::database::{catalog, mirror};
 
@@ -130,4 +131,25 @@ async fn a_newer_copy_ends_the_older_one() {
         catalog.record_epoch(copy.table_id, copy.copy_no, Lsn(1)).await.unwrap_err().code(),
         Code::LeaseLost
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resync_that_is_needed_is_noted_once_and_forgotten_when_it_begins() {
+    let catalog = catalog().await;
+    let table = planned(&catalog, 1).await.table_id;
+    let reason = Error::new(Code::TableSchemaChanged, "a partition of public.t0 was truncated");
+    let lease = catalog.take_lease("shop", 0, TTL).await.unwrap().number;
+
+    let stale = catalog.ask_resync(table, Some(lease - 1), &reason).await.unwrap_err();
+    assert_eq!(stale.code(), Code::LeaseLost, "a holder that was replaced has nothing to say");
+    assert!(catalog.ask_resync(table, Some(lease), &reason).await.unwrap());
+    assert!(!catalog.ask_resync(table, None, &reason).await.unwrap(), "it is noted already");
+    assert_eq!(catalog.wanted_resyncs("shop").await.unwrap(), [table]);
+    let events = catalog.list_events("shop", &PageRequest::default()).await.unwrap().items;
+    assert_eq!(events.iter().filter(|event| event.table == "public.t0").count(), 1);
+
+    catalog.set_table_state(table, TableState::Resyncing).await.unwrap();
+    assert!(catalog.wanted_resyncs("shop").await.unwrap().is_empty());
+    catalog.set_table_state(table, TableState::Paused).await.unwrap();
+    assert!(!catalog.ask_resync(table, None, &reason).await.unwrap(), "it is copied when it is resumed");
 }

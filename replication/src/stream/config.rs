@@ -106,6 +106,14 @@ pub enum Report {
         /// Why.
         error: Error,
     },
+    /// A table cannot be followed by its changes alone any more, and nobody need decide anything: it is
+    /// left out from here on and copied again. To be stored before a later position.
+    ResyncNeeded {
+        /// Its id.
+        id: i64,
+        /// Why.
+        reason: Error,
+    },
     /// Rows below this version were deleted physically: a TRUNCATE. To be stored before a later
     /// position, and repeated when a copy of the table that is running ends.
     Floor {

@@ -330,8 +330,8 @@ impl Engine {
             if layout.is_leaf {
                 // Deleting on the root's table would delete the other partitions' rows.
                 let what = format!("a partition of {} was truncated", self.lanes[at].plan.source);
-                let error = Error::new(Code::TableSchemaChanged, what).with_remedy("Resync the table.");
-                self.fail(at, error);
+                let remedy = "Nothing: the table is copied again by itself.";
+                self.need_resync(at, Error::new(Code::TableSchemaChanged, what).with_remedy(remedy));
                 continue;
             }
             let id = self.tracker.open();
@@ -349,16 +349,29 @@ impl Engine {
 
     /// Leaves a table out from here on.
     pub(super) fn fail(&mut self, at: usize, error: Error) {
+        if let Some((id, error)) = self.leave_out(at, error) {
+            self.outbox.push_back(Report::TableFailed { id, error });
+        }
+    }
+
+    /// Leaves a table out from here on, because it must be copied again.
+    fn need_resync(&mut self, at: usize, reason: Error) {
+        if let Some((id, reason)) = self.leave_out(at, reason) {
+            self.outbox.push_back(Report::ResyncNeeded { id, reason });
+        }
+    }
+
+    /// Leaves a table out, unless it is already. Returns its id, and why with its name.
+    fn leave_out(&mut self, at: usize, why: Error) -> Option<(i64, Error)> {
         let lane = &mut self.lanes[at];
         if lane.failed {
-            return;
+            return None;
         }
         for id in lane.fail() {
             self.tracker.done(id);
         }
         self.active.remove(&at);
-        let error = error.with("table", lane.plan.source.to_string());
-        self.outbox.push_back(Report::TableFailed { id: lane.id, error });
+        Some((lane.id, why.with("table", lane.plan.source.to_string())))
     }
 
     /// Sends what may be sent. Returns when to look again.

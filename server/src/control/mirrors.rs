@@ -11,7 +11,7 @@ use millrace_catalog::spec::{MirrorSpec, PeerSpec, RULES};
 use millrace_catalog::state::{Desired, MirrorState};
 use millrace_proto::v1;
 use millrace_terms::{Code, Error, TableName};
-use millrace_workflows::payload::DropOptions;
+use millrace_workflows::payload::{DropOptions, Resync};
 use tokio::time::Instant;
 
 use super::{Control, found, whole_page};
@@ -230,7 +230,7 @@ impl Control {
     ) -> Answer<v1::Mirror> {
         let mirror = self.catalog.get_mirror(name_of(&request.name)?).await?;
         require_resyncable(&mirror)?;
-        self.change(&request.name, Change::Resync(None), &request.request_id).await
+        self.change(&request.name, Change::Resync(Resync::All), &request.request_id).await
     }
 
     /// Has a table copied again.
@@ -242,7 +242,7 @@ impl Control {
         let mirror = self.catalog.get_mirror(name).await?;
         let table = self.catalog.find_table(name, &source).await?;
         require_resyncable(&mirror)?;
-        self.change(name, Change::Resync(Some(table.id)), &request.request_id).await
+        self.change(name, Change::Resync(Resync::Table(table.id)), &request.request_id).await
     }
 
     async fn change(&self, name: &str, change: Change, request_id: &str) -> Answer<v1::Mirror> {

@@ -11,8 +11,8 @@ use millrace_workflows::contract;
 use millrace_workflows::failure;
 use millrace_workflows::payload::{
     CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope, DueTable,
-    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, ResyncInput, StreamEnd, StreamRef,
-    TableCopy, TableCounts,
+    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, Resync, ResyncInput, StreamEnd,
+    StreamRef, TableCopy, TableCounts,
 };
 use millrace_workflows::phase::Phase;
 use temporalio_macros::activities;
@@ -123,6 +123,7 @@ impl Scripted {
                     .collect(),
                 parallel_tables: 2,
                 parallel_partitions: 4,
+                resync_needed: false,
                 complete: script.copy_only && count("PENDING") == 0,
             }
         }))
@@ -150,7 +151,12 @@ impl Scripted {
     ) -> Result<(), ActivityError> {
         self.with(&input.mirror, |script| {
             for (id, table) in &mut script.tables {
-                if input.table_id.is_none_or(|table_id| table_id == *id) {
+                let is_asked = match input.which {
+                    Resync::All => true,
+                    Resync::Table(table) => table == *id,
+                    Resync::Needed => false,
+                };
+                if is_asked {
                     *table = Table { copy_no: table.copy_no + 1, ..Table::new() };
                 }
             }

@@ -109,3 +109,15 @@ fn a_mirror_that_only_copies_stops_its_stream_and_releases_the_source_before_it_
     mirror.released = true;
     assert_eq!(mirror.next(), Step::Finish);
 }
+
+#[test]
+fn tables_that_need_a_resync_get_it_while_the_mirror_runs() {
+    let mut mirror = running(&[due(1, 1)]);
+    mirror.overview.resync_needed = true;
+    assert_eq!(mirror.next(), Step::Resync, "before copies that it would make void");
+    mirror.stream = Child::Stopped;
+    assert_eq!(mirror.next(), Step::StartStream);
+    mirror.apply(Event::Pause).unwrap();
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Wait, "a pause keeps it for later");
+}
