@@ -163,7 +163,9 @@ impl Work<'_> {
         let new = NewPlan {
             oid: plan.oid,
             plan: value,
-            floor: Version::epoch(stream.base, log_end).0,
+            // Not above the epoch of the copy, which is the log's end less one, too: on a quiet source the log
+            // does not grow in between, and what is copied would be swept.
+            floor: Version::epoch(stream.base, Lsn(log_end.0.saturating_sub(1))).0,
             rows_estimated: shape.rows_estimated,
             bytes_total: shape.bytes,
         };
