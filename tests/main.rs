@@ -14,6 +14,7 @@ mod support;
 mod api;
 mod chaos;
 mod crash;
+mod drop;
 mod refusals;
 mod resync;
 mod snapshot;
@@ -29,6 +30,7 @@ fn main() {
         api::tests(),
         chaos::tests(),
         crash::tests(),
+        drop::tests(),
         refusals::tests(),
         resync::tests(),
         snapshot::tests(),

@@ -194,13 +194,13 @@ async fn look_at_destinations(config: &ClickhouseConfig, plans: &[TablePlan]) ->
 }
 
 /// Refuses a destination whose table is there and cannot take the rows, or holds some already: they
-/// would stay among ours, or be swept away.
+/// would stay among ours, or be swept away. Gives what is there.
 ///
 /// # Errors
 /// DESTINATION_TABLE_EXISTS.
-pub(crate) async fn refuse_occupied(clickhouse: &Clickhouse, plan: &TablePlan) -> Result<()> {
+pub(crate) async fn refuse_occupied(clickhouse: &Clickhouse, plan: &TablePlan) -> Result<TableState> {
     match clickhouse.table_state(plan, Engine::Replacing).await? {
-        TableState::Missing => return Ok(()),
+        TableState::Missing => return Ok(TableState::Missing),
         TableState::Differs(error) => return Err(error),
         TableState::Ready => {}
     }
@@ -208,7 +208,7 @@ pub(crate) async fn refuse_occupied(clickhouse: &Clickhouse, plan: &TablePlan) -
     let rows: u64 =
         clickhouse.query_one(&format!("select count() from (select 1 from {table} limit 1)")).await?;
     if rows == 0 {
-        return Ok(());
+        return Ok(TableState::Ready);
     }
     let text = format!("table {} of database {} holds rows already", plan.destination, clickhouse.database());
     Err(Error::new(Code::DestinationTableExists, text)

@@ -12,11 +12,14 @@ use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Desired;
 use millrace_catalog::streams::Stream;
+use millrace_catalog::tables::Table;
 use millrace_replication::clickhouse::InsertId;
-use millrace_replication::postgres::{publication, slot};
+use millrace_replication::postgres::{self, publication, slot};
 use millrace_terms::{Code, Error, Result};
 use millrace_workflows::contract;
-use millrace_workflows::payload::{DropReport, DropScope, Leftover, MirrorRef, TableCopy};
+use millrace_workflows::payload::{DropReport, DropScope, Leftover, MirrorRef, TableCopy, WorkflowIds};
+use temporalio_client::errors::WorkflowGetResultError;
+use temporalio_client::{Client, UntypedWorkflow, WorkflowGetResultOptions, WorkflowHandle};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
@@ -56,6 +59,22 @@ impl Step {
         self.0.outcome(&ctx, &mirror.mirror, None, done).await
     }
 
+    #[activity(definition = contract::AwaitClosed)]
+    pub(crate) async fn await_closed(
+        self: Arc<Self>,
+        ctx: ActivityContext,
+        workflows: WorkflowIds,
+    ) -> Result<(), ActivityError> {
+        let client = ctx.client();
+        let closed = async {
+            for id in &workflows.ids {
+                closed(client.get_workflow_handle(id)).await?;
+            }
+            Ok(())
+        };
+        alive::interruptible(&ctx, closed).await.map_err(|error| failure::ended(&ctx, error))
+    }
+
     #[activity(definition = contract::ForgetMirror)]
     pub(crate) async fn forget_mirror(
         self: Arc<Self>,
@@ -63,6 +82,16 @@ impl Step {
         report: DropReport,
     ) -> Result<(), ActivityError> {
         forget(&self.0, &report).await.map_err(failure::of)
+    }
+}
+
+/// Waits for the end of a workflow, however it ends. One that never was has ended.
+async fn closed(workflow: WorkflowHandle<Client, UntypedWorkflow>) -> Result<()> {
+    match workflow.get_result(WorkflowGetResultOptions::default()).await {
+        Err(WorkflowGetResultError::Rpc(status)) => {
+            Err(Error::new(Code::TemporalUnreachable, status.message()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -79,8 +108,7 @@ async fn begin(environment: &Environment, name: &str) -> Result<DropScope> {
     }
     let copying = mirror.tables.iter().filter(|table| table.copying);
     let source_objects = mirror.streams.iter().flat_map(|stream| made_on_source(&mirror, stream));
-    // Before it was prepared, a table of the name is not ours.
-    let tables = mirror.tables.iter().filter(|_| mirror.prepared_at.is_some());
+    let tables = mirror.tables.iter().filter(|table| is_ours(&mirror, table));
     Ok(DropScope {
         streams: mirror.streams.iter().map(|stream| stream.n).collect(),
         source_objects: source_objects.collect(),
@@ -94,6 +122,11 @@ async fn begin(environment: &Environment, name: &str) -> Result<DropScope> {
             })
             .collect(),
     })
+}
+
+/// Before a mirror was prepared, a table of the name is its own only if the mirror made it.
+fn is_ours(mirror: &Mirror, table: &Table) -> bool {
+    mirror.prepared_at.is_some() || table.made
 }
 
 /// What was made for a stream; what the user made stays the user's.
@@ -119,6 +152,8 @@ async fn source(environment: &Environment, name: &str) -> Result<Vec<Leftover>> 
     };
     let application = environment.catalog.installation().await?.application(name);
     let session = environment.dial(&mirror).await?;
+    // An attempt that was cut off in the middle may still be making what is dropped here.
+    postgres::end_sessions(&session, &application).await?;
     let mut leftovers = Vec::new();
     let settings = &mirror.spec.settings;
     for stream in &mirror.streams {
@@ -148,8 +183,7 @@ async fn destination(environment: &Environment, name: &str) -> Result<Vec<Leftov
     clickhouse.kill_queries(&InsertId::mirror_prefix(name)).await?;
     let mut leftovers = Vec::new();
     for table in &mirror.tables {
-        // Before it was prepared, a table of the name is not ours.
-        if mirror.prepared_at.is_some() {
+        if is_ours(&mirror, table) {
             let dropped = clickhouse.drop_table(&table.destination, &destination.cluster).await;
             let object = format!("table {} of database {}", table.destination, clickhouse.database());
             keep(&mut leftovers, object, dropped)?;
@@ -171,15 +205,13 @@ fn keep(leftovers: &mut Vec<Leftover>, object: String, dropped: Result<()>) -> R
 }
 
 async fn forget(environment: &Environment, report: &DropReport) -> Result<()> {
-    let catalog = &environment.catalog;
-    if !catalog.delete_mirror(&report.mirror).await? {
-        return Ok(());
-    }
-    for Leftover { object, error } in &report.leftovers {
+    let left = report.leftovers.iter().map(|Leftover { object, error }| {
         let error = error.clone().context(format_args!("{object} stays behind"));
         let error = Error::new(error.code(), error.message())
             .with_remedy(format!("Remove the {object} by hand, when nobody uses it."));
-        catalog.add_event(&NewEvent::of_error(&report.mirror, Severity::Warning, &error)).await?;
-    }
-    catalog.add_event(&NewEvent::info(&report.mirror, "the mirror was dropped")).await
+        NewEvent::of_error(&report.mirror, Severity::Warning, &error)
+    });
+    let dropped = NewEvent::info(&report.mirror, "the mirror was dropped");
+    let events: Vec<NewEvent> = left.chain([dropped]).collect();
+    environment.catalog.delete_mirror(&report.mirror, &events).await.map(drop)
 }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use millrace_replication::clickhouse::TableState as Found;
 use millrace_replication::clickhouse::ddl::Engine;
 use millrace_terms::Result;
 use millrace_workflows::contract;
@@ -40,7 +41,10 @@ async fn prepare(environment: &Environment, name: &str) -> Result<()> {
         let plan = environment.plan(table.id).await?;
         // Until it is prepared, rows in the table are not ours.
         if mirror.prepared_at.is_none() {
-            check::refuse_occupied(&destination.clickhouse, &plan).await?;
+            let found = check::refuse_occupied(&destination.clickhouse, &plan).await?;
+            if found == Found::Missing {
+                environment.catalog.mark_made(table.id).await?;
+            }
         }
         destination.clickhouse.create_table(&plan, Engine::Replacing, &destination.cluster).await?;
     }

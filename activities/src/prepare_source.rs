@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use millrace_catalog::mirrors::Mirror;
+use millrace_catalog::state::Desired;
 use millrace_catalog::streams::{SlotFacts, Stream};
 use millrace_replication::postgres::{self, SourceConfig, System, publication, slot};
 use millrace_terms::{Code, Error, Result, TableName};
@@ -16,6 +17,7 @@ use millrace_workflows::contract;
 use millrace_workflows::payload::MirrorRef;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
+use tokio_util::sync::CancellationToken;
 
 use crate::alive;
 use crate::environment::Environment;
@@ -30,22 +32,66 @@ impl Step {
         ctx: ActivityContext,
         mirror: MirrorRef,
     ) -> Result<(), ActivityError> {
-        let done = alive::interruptible(&ctx, Box::pin(prepare(&self.0, &mirror.mirror))).await;
+        let done = alive::draining(&ctx, |cancel| Box::pin(prepare(&self.0, &mirror.mirror, cancel))).await;
         self.0.outcome(&ctx, &mirror.mirror, None, done).await
     }
 }
 
-async fn prepare(environment: &Environment, name: &str) -> Result<()> {
+/// Makes what the mirror needs, unless it is dropped meanwhile.
+async fn prepare(environment: &Environment, name: &str, cancel: CancellationToken) -> Result<()> {
     let mirror = environment.catalog.get_mirror(name).await?;
     let source = environment.source(&mirror).await?;
     let application = environment.catalog.installation().await?.application(name);
-    let system = postgres::identify(&source, &application).await?;
+    let made = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::new(Code::Cancelled, "told to stop")),
+        made = make(environment, &mirror, &source, &application) => made,
+    };
+    // The drop of a mirror waits for this attempt, but not for one that Temporal does not hear of any
+    // more: what that one makes after the drop has looked, nobody else would remove.
+    if is_dropped(environment, &mirror).await? {
+        withdraw(&mirror, &source, &application).await?;
+        return Err(Error::new(Code::MirrorState, format!("mirror {name} was dropped")));
+    }
+    made
+}
+
+async fn make(
+    environment: &Environment,
+    mirror: &Mirror,
+    source: &SourceConfig,
+    application: &str,
+) -> Result<()> {
+    let system = postgres::identify(source, application).await?;
     for stream in &mirror.streams {
         same_system(stream, &system)?;
-        publish(&source, &application, &mirror, stream).await?;
-        let position = begin(&source, &application, &mirror, stream).await?;
+        publish(source, application, mirror, stream).await?;
+        let position = begin(source, application, mirror, stream).await?;
         let facts = SlotFacts { system_id: system.id.clone(), timeline: system.timeline, position };
-        environment.catalog.record_slot(name, stream.n, &facts).await?;
+        environment.catalog.record_slot(mirror.name(), stream.n, &facts).await?;
+    }
+    Ok(())
+}
+
+/// Whether the mirror is being dropped, or gone. One that was made since under its name is not ours.
+async fn is_dropped(environment: &Environment, mirror: &Mirror) -> Result<bool> {
+    match environment.catalog.get_mirror(mirror.name()).await {
+        Ok(found) => Ok(found.created_at == mirror.created_at && found.desired == Desired::Dropping),
+        Err(error) if error.code() == Code::MirrorNotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes what was made; what the user made stays the user's.
+async fn withdraw(mirror: &Mirror, source: &SourceConfig, application: &str) -> Result<()> {
+    let session = postgres::dial(source, application).await?;
+    for stream in &mirror.streams {
+        if mirror.spec.settings.slot.is_empty() {
+            slot::drop(&session, &stream.slot, application).await?;
+        }
+        if mirror.spec.settings.publication.is_empty() {
+            publication::drop(&session, &stream.publication, application).await?;
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use crate::connection::Catalog;
 use crate::difference::{differences, summary, tell};
 use crate::errors;
+use crate::events::{self, NewEvent};
 use crate::failure::Failure;
 use crate::page::{Page, PageRequest};
 use crate::peers::{self, CreateOptions, Created};
@@ -230,10 +231,20 @@ impl Catalog {
         self.update_mirror(name, set, &[&failure.as_ref().map(sql::json)]).await
     }
 
-    /// Deletes a mirror with its streams, tables, partitions and figures. Its events stay. Says
-    /// whether it was there: a second call is not an error.
-    pub async fn delete_mirror(&self, name: &str) -> Result<bool> {
-        Ok(sql::execute(&self.client().await?, "delete from mirrors where name = $1", &[&name]).await? > 0)
+    /// Deletes a mirror with its streams, tables, partitions and figures, and writes down how that
+    /// went, all or nothing. Its events stay. Says whether it was there: a second call is not an error,
+    /// and writes nothing.
+    pub async fn delete_mirror(&self, name: &str, events: &[NewEvent]) -> Result<bool> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        if sql::execute(&transaction, "delete from mirrors where name = $1", &[&name]).await? == 0 {
+            return Ok(false);
+        }
+        for event in events {
+            events::add(&transaction, event).await?;
+        }
+        transaction.commit().await.map_err(errors::database)?;
+        Ok(true)
     }
 
     async fn update_mirror(&self, name: &str, set: &str, values: sql::Params<'_>) -> Result<()> {

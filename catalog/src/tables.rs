@@ -29,6 +29,8 @@ pub struct Table {
     pub oid: u32,
     /// Its name in the destination's database.
     pub destination: String,
+    /// Whether the table there was made by the mirror; what was found there may be somebody else's.
+    pub made: bool,
     /// Where it stands.
     pub state: TableState,
     /// Since when.
@@ -265,6 +267,12 @@ impl Catalog {
         .await
     }
 
+    /// Notes that the destination table is going to be made: there is none of its name.
+    pub async fn mark_made(&self, table_id: i64) -> Result<()> {
+        let sql = "update mirror_tables set made = true where id = $1";
+        sql::execute(&self.client().await?, sql, &[&table_id]).await.map(drop)
+    }
+
     /// Notes that rows of a table below a version were physically deleted. The floor never falls.
     pub async fn raise_floor(&self, table_id: i64, version: u128) -> Result<()> {
         let sql = "update mirror_tables set floor = $2 where id = $1 and floor < $2";
@@ -342,7 +350,7 @@ pub(crate) async fn of_mirrors(client: &impl GenericClient, mirrors: &[String]) 
 
 /// The progress of a copy is summed up only where one runs: its partitions are found by the primary key.
 const SELECT: &str = "
-    select t.id, t.mirror, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.state, t.state_since,
+    select t.id, t.mirror, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.made, t.state, t.state_since,
         t.error, t.copy_no, t.copying, t.epoch, t.read_end, t.copy_started_at, t.copy_finished_at, t.floor,
         t.rows_copied, t.bytes_copied, t.partitions_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.bytes_streamed,
         t.blocked_by, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done
@@ -373,6 +381,7 @@ fn read(row: &Row) -> Result<Table> {
         source: source(columns)?,
         oid: columns.get("oid")?,
         destination: columns.text("destination")?,
+        made: columns.get("made")?,
         state: columns.word("state")?,
         state_since: columns.time("state_since")?,
         error: columns.json_opt("error")?,

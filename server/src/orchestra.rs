@@ -5,16 +5,20 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use millrace_terms::{Code, Error, Result};
-use millrace_workflows::payload::{CheckInput, DropOptions, DropReport, MirrorInput, Resync, ResyncInput};
+use millrace_workflows::payload::{
+    CheckInput, DropInput, DropOptions, DropReport, MirrorInput, Resync, ResyncInput,
+};
 use millrace_workflows::{
     CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, failure, ids,
 };
-use temporalio_client::errors::{WorkflowGetResultError, WorkflowStartError, WorkflowUpdateError};
+use temporalio_client::errors::{
+    WorkflowGetResultError, WorkflowInteractionError, WorkflowStartError, WorkflowUpdateError,
+};
 use temporalio_client::schedules::{CreateScheduleOptions, ScheduleAction, ScheduleError, ScheduleSpec};
 use temporalio_client::{
-    Client, ClientOptions, Connection, ConnectionOptions, WorkflowDescribeOptions, WorkflowGetResultOptions,
-    WorkflowHandle, WorkflowIdConflictPolicy, WorkflowStartOptions, WorkflowStartUpdateOptions,
-    WorkflowTerminateOptions,
+    Client, ClientOptions, Connection, ConnectionOptions, WorkflowDescribeOptions, WorkflowExecutionStatus,
+    WorkflowGetResultOptions, WorkflowHandle, WorkflowIdConflictPolicy, WorkflowStartOptions,
+    WorkflowStartUpdateOptions, WorkflowTerminateOptions,
 };
 use temporalio_common::HasWorkflowDefinition;
 use temporalio_common::error::IncomingError;
@@ -188,6 +192,32 @@ impl Orchestra {
                 update!(MirrorWorkflow::resync, ResyncInput { mirror: mirror.to_owned(), which })
             }
             Change::Drop(options_of_drop) => update!(MirrorWorkflow::drop_mirror, options_of_drop),
+        }
+    }
+
+    /// Whether the drop of a mirror is being carried out.
+    pub(crate) async fn is_dropping(&self, mirror: &str) -> Result<bool> {
+        let handle = self.handle(DropMirrorWorkflow::run, ids::drop(mirror));
+        match handle.describe(WorkflowDescribeOptions::default()).await {
+            Ok(description) => Ok(description.status() == WorkflowExecutionStatus::Running),
+            Err(WorkflowInteractionError::NotFound(_)) => Ok(false),
+            Err(WorkflowInteractionError::Rpc(status)) => Err(rpc(&status)),
+            Err(error) => Err(Error::new(Code::Internal, format!("a workflow was not described: {error}"))),
+        }
+    }
+
+    /// Starts the drop of a mirror that is half dropped and that no workflow carries on. One that runs
+    /// is left alone.
+    pub(crate) async fn start_drop(&self, mirror: &str, how: DropOptions) -> Result<()> {
+        let options = WorkflowStartOptions::new(self.queues.control(), ids::drop(mirror))
+            .id_conflict_policy(WorkflowIdConflictPolicy::UseExisting)
+            .search_attributes(SearchAttributes::new([ids::MIRROR_NAME.value_set(mirror.to_owned())]))
+            .static_summary("drop the mirror".to_owned())
+            .build();
+        let input = DropInput { mirror: mirror.to_owned(), options: how };
+        match self.client.start_workflow(DropMirrorWorkflow::run, input, options).await {
+            Ok(_) | Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(()),
+            Err(error) => Err(start_error(error)),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use temporalio_client::{Client, ClientOptions, Connection, ConnectionOptions};
 
 /// First start on a bare machine: downloads (200 MB) and one Go build are part of it.
 const START_LIMIT: Duration = Duration::from_secs(1_200);
@@ -174,4 +175,12 @@ impl Drop for Running {
             eprintln!("{late}");
         }
     }
+}
+
+/// A client of the stack's Temporal.
+pub async fn temporal() -> Client {
+    let address: url::Url = endpoints().temporal.parse().expect("a URL");
+    let options = ConnectionOptions::new(address).identity("e2e").build();
+    let connection = Connection::connect(options).await.expect("Temporal");
+    Client::new(connection, ClientOptions::new("default").build()).expect("a client")
 }

@@ -12,11 +12,11 @@ use temporalio_macros::activity_definitions;
 use crate::payload::{
     CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope,
     HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, ResyncInput, StreamEnd, StreamRef,
-    TableCopy,
+    TableCopy, WorkflowIds,
 };
 
 pub use check_activities::Check;
-pub use drop_activities::{BeginDrop, DropDestination, DropSource, ForgetMirror};
+pub use drop_activities::{AwaitClosed, BeginDrop, DropDestination, DropSource, ForgetMirror};
 pub use housekeeping_activities::Housekeep;
 pub use mirror_activities::{BeginResync, NoteEvent, PrepareDestination, PrepareSource, RecordMirror};
 pub use snapshot_activities::{CopyPartitions, FailCopy, FinishCopy, PlanPartitions, TakeEpoch};
@@ -132,6 +132,12 @@ impl DropActivities {
     /// Drops the destination tables that the mirror made.
     #[activity(name = "drop_destination")]
     pub fn drop_destination(mirror: MirrorRef) -> Vec<Leftover> {
+        unimplemented!()
+    }
+
+    /// Waits until workflows have closed, so that their ids are free.
+    #[activity(name = "await_closed")]
+    pub fn await_closed(workflows: WorkflowIds) -> () {
         unimplemented!()
     }
 

@@ -11,16 +11,17 @@ use temporalio_workflow::{WorkflowContext, WorkflowContextView, WorkflowResult, 
 
 use crate::contract::DropActivities;
 use crate::failure::{self, Ended};
-use crate::payload::{DropInput, DropReport, DropScope, Leftover, MirrorRef};
-use crate::{ids, options};
+use crate::payload::{DropInput, DropReport, DropScope, Leftover, MirrorRef, WorkflowIds};
+use crate::{children, ids, options};
+
+/// Why workflows of the mirror are told to stop.
+const DROPPED: &str = "the mirror is dropped";
 
 /// The workflow that drops a mirror, under the id [`ids::drop`].
 #[workflow]
 pub struct DropMirrorWorkflow {
     input: DropInput,
 }
-
-type Context = WorkflowContext<DropMirrorWorkflow>;
 
 #[workflow_methods]
 impl DropMirrorWorkflow {
@@ -39,7 +40,11 @@ impl DropMirrorWorkflow {
         let begin =
             ctx.execute_activity(DropActivities::begin_drop, mirror.clone(), options::catalog("fence"));
         let scope = begin.await.map_err(ended)?;
-        stop_all(ctx, &input.mirror, &scope).await;
+        let running = workflows(&input.mirror, &scope);
+        for id in &running {
+            // They are fenced already, so nothing waits for them here.
+            children::cancel(ctx, id.clone(), DROPPED).await;
+        }
 
         let options = options::clean_up("slot and publication");
         let source = ctx.execute_activity(DropActivities::drop_source, mirror.clone(), options).await;
@@ -50,6 +55,11 @@ impl DropMirrorWorkflow {
             leftovers.extend(self::leftovers(destination, scope.destination_objects)?);
         }
         ctx.set_current_details(format!("{} objects stay behind", leftovers.len()));
+        // As soon as it is forgotten, another mirror of its name may want their ids. One that does not
+        // close in time keeps nothing from being forgotten.
+        let options = options::closing("its workflows have closed");
+        let _open =
+            ctx.execute_activity(DropActivities::await_closed, WorkflowIds { ids: running }, options).await;
 
         let report = DropReport { mirror: input.mirror, leftovers };
         let forget = options::catalog("forget the mirror");
@@ -65,14 +75,11 @@ fn ended(error: ActivityExecutionError) -> WorkflowTermination {
     }
 }
 
-/// Tells every workflow of the mirror to stop. They are fenced already, so nothing waits for them.
-async fn stop_all(ctx: &Context, mirror: &str, scope: &DropScope) {
+/// The ids of every workflow of the mirror that may be running.
+fn workflows(mirror: &str, scope: &DropScope) -> Vec<String> {
     let streams = scope.streams.iter().map(|stream| ids::stream(mirror, *stream));
     let copies = scope.copies.iter().map(|copy| ids::snapshot(mirror, &copy.table, copy.copy_no));
-    for id in std::iter::once(ids::mirror(mirror)).chain(streams).chain(copies) {
-        // One that is not there has stopped.
-        let _gone = ctx.external_workflow(id, None).cancel(Some("the mirror is dropped".to_owned())).await;
-    }
+    std::iter::once(ids::mirror(mirror)).chain(streams).chain(copies).collect()
 }
 
 /// What stays behind: as the activity says, or everything if it never came through.

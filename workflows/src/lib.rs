@@ -29,6 +29,7 @@ pub mod payload;
 pub mod phase;
 
 mod check;
+mod children;
 mod drop_mirror;
 mod housekeeping;
 mod mirror;

@@ -6,12 +6,10 @@
 #![expect(missing_docs, reason = "the macros make undocumented constants of the documented methods")]
 
 use millrace_terms::Error;
-use temporalio_common::search_attributes::SearchAttributes;
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_workflow::{
-    CancelExternalWorkflowError, ChildWorkflowOptions, ChildWorkflowStartError, ContinueAsNewOptions,
-    ParentClosePolicy, SyncWorkflowContext, WorkflowCancellationToken, WorkflowContext, WorkflowContextView,
-    WorkflowResult, WorkflowTermination,
+    ChildWorkflowStartError, ContinueAsNewOptions, SyncWorkflowContext, WorkflowCancellationToken,
+    WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination,
 };
 
 use crate::contract::{DropActivities, MirrorActivities};
@@ -22,10 +20,13 @@ use crate::payload::{
     StreamEnded, StreamRef,
 };
 use crate::phase::{Event, Phase};
-use crate::{DropMirrorWorkflow, SnapshotWorkflow, StreamWorkflow, ids, options};
+use crate::{DropMirrorWorkflow, SnapshotWorkflow, StreamWorkflow, children, ids, options};
 
 /// The first stream; a mirror has one until tables can be spread over several.
 const STREAM: u32 = 0;
+
+/// Why children are told to stop.
+const STOP: &str = "the mirror stops";
 
 /// What update handlers fail with; callers read it by [`failure::from_message`].
 type Refusal = Box<dyn std::error::Error + Send + Sync>;
@@ -280,18 +281,19 @@ async fn prepare(ctx: &Context) -> WorkflowResult<()> {
 
 async fn start_stream(ctx: &Context) {
     let mirror = name(ctx);
-    let options = child_options(&mirror, ids::stream(&mirror, STREAM), "changes of the mirror".to_owned());
+    let id = ids::stream(&mirror, STREAM);
+    let options = children::options(&mirror, id, "changes of the mirror".to_owned());
     let input = StreamRef { mirror, stream: STREAM };
-    // Before it is started: its report may come together with the word that it runs.
-    change(ctx, |progress| progress.stream = Child::Running);
-    let started = ctx.start_child_workflow(StreamWorkflow::run, input, options).await;
-    change(ctx, |progress| match started.map(drop) {
-        Err(error) if !failure::is_running_already(&error) => {
+    let begin = || {
+        change(ctx, |progress| progress.stream = Child::Running);
+        is_kept(ctx)
+    };
+    if let Err(error) = children::start(ctx, || StreamWorkflow::run, input, options, begin).await {
+        change(ctx, |progress| {
             progress.stream = Child::Stopped;
             progress.fail(not_started(&error));
-        }
-        _ => {}
-    });
+        });
+    }
 }
 
 async fn start_copies(ctx: &Context, shares: Vec<(DueTable, u32)>) {
@@ -300,29 +302,23 @@ async fn start_copies(ctx: &Context, shares: Vec<(DueTable, u32)>) {
         let id = ids::snapshot(&mirror, &due.table, due.copy_no);
         let summary = format!("copy {} of {}, {copiers} copiers", due.copy_no, due.table);
         let input = snapshot_input(&mirror, &due, copiers);
-        let options = child_options(&mirror, id, summary);
-        // Before it is started: its report may come together with the word that it runs.
-        change(ctx, |progress| progress.copies_started(&due, copiers));
-        let started = ctx.start_child_workflow(SnapshotWorkflow::run, input, options).await;
-        change(ctx, |progress| match started.map(drop) {
-            Err(error) if !failure::is_running_already(&error) => {
+        let options = children::options(&mirror, id, summary);
+        let begin = || {
+            change(ctx, |progress| progress.copies_started(&due, copiers));
+            is_kept(ctx)
+        };
+        if let Err(error) = children::start(ctx, || SnapshotWorkflow::run, input, options, begin).await {
+            change(ctx, |progress| {
                 progress.copies.remove(&due.id);
                 progress.fail(not_started(&error));
-            }
-            _ => {}
-        });
+            });
+        }
     }
 }
 
-fn child_options(mirror: &str, id: String, summary: String) -> ChildWorkflowOptions {
-    ChildWorkflowOptions::builder()
-        .workflow_id(id)
-        .static_summary(summary)
-        .search_attributes(SearchAttributes::new([ids::MIRROR_NAME.value_set(mirror.to_owned())]))
-        .parent_close_policy(ParentClosePolicy::Abandon)
-        // Children are told to stop by name, never by the end of a run of their parent.
-        .cancellation_token(WorkflowCancellationToken::new())
-        .build()
+/// Whether the mirror is not to be dropped: that waits for nothing.
+fn is_kept(ctx: &Context) -> bool {
+    ctx.state(|workflow| workflow.progress.phase != Phase::Dropping)
 }
 
 fn not_started(error: &ChildWorkflowStartError) -> Error {
@@ -362,7 +358,7 @@ async fn stop(ctx: &Context) {
         )
     });
     if stream == Child::Running {
-        let told = cancel(ctx, ids::stream(&mirror, STREAM)).await;
+        let told = children::cancel(ctx, ids::stream(&mirror, STREAM), STOP).await;
         change(ctx, |progress| {
             // Its own report may have come first.
             if progress.stream == Child::Running {
@@ -371,7 +367,7 @@ async fn stop(ctx: &Context) {
         });
     }
     for (id, copy) in copies {
-        let told = cancel(ctx, ids::snapshot(&mirror, &copy.table, copy.copy_no)).await;
+        let told = children::cancel(ctx, ids::snapshot(&mirror, &copy.table, copy.copy_no), STOP).await;
         change(ctx, |progress| match progress.copies.get_mut(&id) {
             Some(running) if told => running.stopping = true,
             Some(_) => {
@@ -381,12 +377,6 @@ async fn stop(ctx: &Context) {
             None => {}
         });
     }
-}
-
-/// Asks a workflow to stop; `false` if there is none.
-async fn cancel(ctx: &Context, id: String) -> bool {
-    let stopped = ctx.external_workflow(id, None).cancel(Some("the mirror stops".to_owned())).await;
-    !matches!(stopped, Err(CancelExternalWorkflowError::NotFound(_)))
 }
 
 /// Removes slot and publication of a mirror that only copies: a slot that nobody reads fills the
@@ -409,9 +399,6 @@ async fn hand_over(ctx: &Context) -> WorkflowResult<()> {
         mirror: workflow.mirror.clone(),
         options: workflow.progress.drop.unwrap_or_default(),
     });
-    let options = child_options(&mirror, ids::drop(&mirror), "drop the mirror".to_owned());
-    match ctx.start_child_workflow(DropMirrorWorkflow::run, input, options).await {
-        Err(error) if !failure::is_running_already(&error) => Err(error.into()),
-        _ => Ok(()),
-    }
+    let options = children::options(&mirror, ids::drop(&mirror), "drop the mirror".to_owned());
+    Ok(children::start(ctx, || DropMirrorWorkflow::run, input, options, || true).await?)
 }

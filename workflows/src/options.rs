@@ -48,6 +48,10 @@ const CHECK: Duration = Duration::from_secs(30);
 /// mirror from being dropped.
 const CLEAN_UP: Duration = Duration::from_secs(60);
 
+/// Time for workflows to close that were told to stop: longer than an attempt may drain, and than the
+/// attempt of a dead worker is waited for.
+const CLOSING: Duration = Duration::from_secs(40);
+
 /// Attempts to clean up a peer: with the backoff, three fit into a restart of a database.
 const CLEAN_UP_ATTEMPTS: u32 = 4;
 
@@ -80,21 +84,21 @@ pub fn catalog_detached(summary: impl Into<String>) -> ActivityOptions {
 }
 
 /// For what prepares a peer. It may wait long (a slot is made only when every open transaction of
-/// the source is over), so it has heartbeats instead of a short time.
+/// the source is over), so it has heartbeats instead of a short time. The workflow waits until the
+/// attempt has really stopped: what it made must be seen by a drop that follows.
 pub fn prepare(summary: impl Into<String>, token: &WorkflowCancellationToken) -> ActivityOptions {
     ActivityOptions::with_start_to_close_timeout(ENDLESS_ATTEMPT)
         .heartbeat_timeout(HEARTBEAT)
         .retry_policy(retry(RETRY_LONGEST_CONTROL))
         .cancellation_token(token.clone())
+        .cancellation_type(ActivityCancellationType::WaitCancellationCompleted)
         .summary(summary)
         .build()
 }
 
-/// For the control steps of a copy: as [`prepare`], but the workflow waits until the attempt has
-/// really stopped, so that a pause is a pause.
+/// For the control steps of a copy: as [`prepare`], but somebody waits for the rows.
 pub fn copy_step(summary: impl Into<String>, token: &WorkflowCancellationToken) -> ActivityOptions {
     let mut options = prepare(summary, token);
-    options.cancellation_type = ActivityCancellationType::WaitCancellationCompleted;
     options.retry_policy = Some(retry(RETRY_LONGEST_DATA));
     options
 }
@@ -175,6 +179,15 @@ pub fn clean_up(summary: impl Into<String>) -> ActivityOptions {
     ActivityOptions::with_close_timeouts(ActivityCloseTimeouts::ScheduleToClose(CLEAN_UP))
         .heartbeat_timeout(HEARTBEAT)
         .retry_policy(retry)
+        .summary(summary)
+        .build()
+}
+
+/// For the wait until workflows have closed.
+pub fn closing(summary: impl Into<String>) -> ActivityOptions {
+    ActivityOptions::with_close_timeouts(ActivityCloseTimeouts::ScheduleToClose(CLOSING))
+        .heartbeat_timeout(HEARTBEAT)
+        .retry_policy(retry(RETRY_FIRST))
         .summary(summary)
         .build()
 }

@@ -295,6 +295,13 @@ pub struct DropScope {
     pub destination_objects: Vec<String>,
 }
 
+/// Names workflows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowIds {
+    /// Their ids.
+    pub ids: Vec<String>,
+}
+
 /// Something that could not be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftover {

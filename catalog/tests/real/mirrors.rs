@@ -87,8 +87,10 @@ async fn events_are_listed_newest_first_and_outlive_their_mirror() {
     catalog.create_mirror(&mirror("shop", 1), &CreateOptions::default()).await.unwrap();
     catalog.add_event(&NewEvent::info("shop", "created")).await.unwrap();
     let error = Error::new(Code::SlotLost, "gone").with("table", "public.t0");
-    catalog.add_event(&NewEvent::of_error("shop", Severity::Error, &error)).await.unwrap();
-    catalog.delete_mirror("shop").await.unwrap();
+    let error = NewEvent::of_error("shop", Severity::Error, &error);
+    assert!(catalog.delete_mirror("shop", &[error]).await.unwrap());
+    let twice = [NewEvent::info("shop", "a second attempt writes nothing")];
+    assert!(!catalog.delete_mirror("shop", &twice).await.unwrap());
     let page = catalog.list_events("shop", &PageRequest { size: 1, token: String::new() }).await.unwrap();
     let newest = &page.items[0];
     assert_eq!(

@@ -56,7 +56,7 @@ async fn a_peer_in_use_stays() {
     let refused = catalog.delete_peer("pg", "").await.unwrap_err();
     assert_eq!(refused.code(), Code::PeerInUse);
     assert!(refused.message().contains("shop"), "{refused}");
-    catalog.delete_mirror("shop").await.unwrap();
+    catalog.delete_mirror("shop", &[]).await.unwrap();
     let etag = catalog.get_peer("pg").await.unwrap().etag;
     assert_eq!(catalog.delete_peer("pg", "stale").await.unwrap_err().code(), Code::EditConflict);
     catalog.delete_peer("pg", &etag).await.unwrap();

@@ -6,6 +6,7 @@
 //! - [`check`]: what must be so on a source before a mirror can be made, each with its remedy.
 //! - [`plan`]: from the shape of a table to the plan by which it is replicated.
 //! - [`publication`], [`slot`]: the objects a mirror makes.
+//! - `sessions`: ends what is left of a mirror that is dropped.
 //! - [`epoch`]: the position that separates a table's copy from its stream.
 //! - [`partition`]: the ranges of pages that are copied one by one.
 
@@ -17,6 +18,7 @@ pub mod partition;
 pub mod plan;
 pub mod publication;
 pub(crate) mod replication;
+mod sessions;
 mod shape;
 pub mod slot;
 mod tls;
@@ -31,6 +33,7 @@ use tokio::task::JoinHandle;
 
 pub use error::{from_replication, from_sql};
 pub use replication::{System, identify};
+pub use sessions::end_sessions;
 pub use tls::{PemFiles, Tls, TlsMode};
 
 /// How long a server may take to accept a session, TLS and authentication included. Name servers and

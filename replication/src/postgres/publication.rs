@@ -114,16 +114,8 @@ pub async fn add(session: &Session, name: &str, table: &TableName) -> Result<()>
         table = table.to_sql(),
         name = quote_ident(name)
     );
-    let mut attempt = 1;
-    loop {
-        match transact(session, "adding a table to the publication", &sql).await {
-            Err(error) if error.code() == Code::SourceBlocked && attempt < LOCK_ATTEMPTS => {
-                attempt += 1;
-                tokio::time::sleep(LOCK_PAUSE).await;
-            }
-            result => return result.map_err(|error| error.with("table", table.to_string())),
-        }
-    }
+    let added = patiently(session, "adding a table to the publication", &sql).await;
+    added.map_err(|error| error.with("table", table.to_string()))
 }
 
 /// Takes a table out. Nothing happens if it is not in, or if either does not exist any more.
@@ -197,8 +189,10 @@ async fn create(session: &Session, name: &str, mark: &str, tables: &[TableName])
         true => ", publish_generated_columns = stored",
         false => "",
     };
+    // A statement whose client has gone does not wait for ever, to make it when nobody wants it.
     let sql = format!(
-        "create publication {name} {list} with (publish = 'insert, update, delete, truncate', \
+        "set local lock_timeout = '{LOCK_TIMEOUT}';
+         create publication {name} {list} with (publish = 'insert, update, delete, truncate', \
          publish_via_partition_root = false{generated});
          comment on publication {name} is '{}'",
         mark.replace('\'', "''")
@@ -213,7 +207,21 @@ async fn create(session: &Session, name: &str, mark: &str, tables: &[TableName])
         }
         _ => error,
     };
-    transact(session, "creating the publication", &sql).await.map_err(publish)
+    patiently(session, "creating the publication", &sql).await.map_err(publish)
+}
+
+/// As [`transact`], for statements that wait for a lock for a while: they are tried again.
+async fn patiently(session: &Session, doing: &str, sql: &str) -> Result<()> {
+    let mut attempt = 1;
+    loop {
+        match transact(session, doing, sql).await {
+            Err(error) if error.code() == Code::SourceBlocked && attempt < LOCK_ATTEMPTS => {
+                attempt += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Runs statements in one transaction.

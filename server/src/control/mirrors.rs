@@ -283,9 +283,13 @@ impl Control {
     ) -> Answer<v1::DeleteMirrorResponse> {
         let name = stored.name();
         let deadline = Instant::now() + DROP_TIMEOUT;
+        let how = DropOptions { destination_tables };
         if stored.desired != Desired::Dropping {
-            let change = Change::Drop(DropOptions { destination_tables });
+            let change = Change::Drop(how);
             self.orchestra.change(name, change, "").await.map_err(|error| error.with("mirror", name))?;
+        } else if !self.orchestra.is_dropping(name).await? && self.is_stored(stored).await? {
+            // In this order: what is there after its workflow has ended, nobody drops any more.
+            self.orchestra.start_drop(name, how).await?;
         }
         while self.is_stored(stored).await? {
             if Instant::now() >= deadline {

@@ -219,6 +219,7 @@ mod tests {
             source: TableName::new("public", "orders"),
             oid: 7,
             destination: "orders".into(),
+            made: true,
             state: TableState::Copying,
             state_since: at(80),
             error: None,

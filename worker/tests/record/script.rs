@@ -12,7 +12,7 @@ use millrace_workflows::failure;
 use millrace_workflows::payload::{
     CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope, DueTable,
     HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, Resync, ResyncInput, StreamEnd,
-    StreamRef, TableCopy, TableCounts,
+    StreamRef, TableCopy, TableCounts, WorkflowIds,
 };
 use millrace_workflows::phase::Phase;
 use temporalio_macros::activities;
@@ -266,6 +266,11 @@ impl Scripted {
     ) -> Result<Vec<Leftover>, ActivityError> {
         let error = Error::new(Code::DestinationPermission, "table t1: DROP is not granted");
         Ok(vec![Leftover { object: "table shop.t1".to_owned(), error }])
+    }
+
+    #[activity(definition = contract::AwaitClosed)]
+    pub async fn await_closed(_ctx: ActivityContext, _workflows: WorkflowIds) -> Result<(), ActivityError> {
+        Ok(())
     }
 
     #[activity(definition = contract::ForgetMirror)]
