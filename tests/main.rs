@@ -15,6 +15,7 @@ mod api;
 mod chaos;
 mod crash;
 mod drop;
+mod kinds;
 mod refusals;
 mod resync;
 mod snapshot;
@@ -31,6 +32,7 @@ fn main() {
         chaos::tests(),
         crash::tests(),
         drop::tests(),
+        kinds::tests(),
         refusals::tests(),
         resync::tests(),
         snapshot::tests(),

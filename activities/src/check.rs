@@ -11,7 +11,6 @@ use std::sync::Arc;
 use millrace_catalog::drafts::{Check, CheckReport, CheckStatus, CheckedColumn, CheckedTable, Draft};
 use millrace_catalog::spec::{self as asked, MirrorSpec, PeerConfig, PeerSpec, TableSpec};
 use millrace_replication::check as found;
-use millrace_replication::clickhouse::ddl::Engine;
 use millrace_replication::clickhouse::{
     Clickhouse, ClickhouseConfig, TableState, checks as clickhouse_checks,
 };
@@ -75,7 +74,7 @@ async fn look_at_tables(source: &PeerSpec, application: &str) -> Result<CheckRep
     if let Some(session) = session {
         for shape in describe::list(&session).await? {
             let name = shape.name.to_string();
-            checks.push(match shape.refusal(&[]) {
+            checks.push(match shape.refusal(&[], false) {
                 Some(error) => found::Check::fail("table", &error).on(&name),
                 None => found::Check::pass("table", "can be replicated").on(&name),
             });
@@ -109,7 +108,7 @@ async fn look_at_mirror(
                     plans.push(plan);
                 }
                 // What is wrong with the table itself has been said already.
-                Err(_) if shape.refusal(&spec.exclude).is_some() => {}
+                Err(_) if shape.refusal(&spec.exclude, spec.append_only).is_some() => {}
                 Err(error) => checks.push(found::Check::fail("plan", &error).on(shape.name.to_string())),
             }
         }
@@ -126,10 +125,11 @@ async fn look_at_shapes(
     mirror: &MirrorSpec,
     session: &Session,
 ) -> Result<(Vec<found::Check>, Vec<TableShape>)> {
-    let named =
-        |spec: &TableSpec| spec.source.parse::<TableName>().ok().map(|name| (name, spec.exclude.clone()));
-    let wanted: Vec<Wanted> =
-        mirror.tables.iter().filter_map(named).map(|(name, exclude)| Wanted { name, exclude }).collect();
+    let wanted = |spec: &TableSpec| {
+        let name = spec.source.parse::<TableName>().ok()?;
+        Some(Wanted { name, exclude: spec.exclude.clone(), append_only: spec.append_only })
+    };
+    let wanted: Vec<Wanted> = mirror.tables.iter().filter_map(wanted).collect();
     let own = &mirror.settings.publication;
     let (mut checks, shapes) = check::tables(session, &wanted, own.is_empty()).await?;
     if !own.is_empty() {
@@ -164,6 +164,7 @@ pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
         columns: spec.columns.iter().map(|(name, asked)| (name.clone(), column(asked))).collect(),
         order_by: spec.order_by.clone(),
         partition_by: spec.partition_by.clone(),
+        append_only: spec.append_only,
         on_unrepresentable: match mirror.settings.on_unrepresentable {
             asked::OnUnrepresentable::Error => OnUnrepresentable::Error,
             asked::OnUnrepresentable::Null => OnUnrepresentable::Null,
@@ -199,7 +200,7 @@ async fn look_at_destinations(config: &ClickhouseConfig, plans: &[TablePlan]) ->
 /// # Errors
 /// DESTINATION_TABLE_EXISTS.
 pub(crate) async fn refuse_occupied(clickhouse: &Clickhouse, plan: &TablePlan) -> Result<TableState> {
-    match clickhouse.table_state(plan, Engine::Replacing).await? {
+    match clickhouse.table_state(plan).await? {
         TableState::Missing => return Ok(TableState::Missing),
         TableState::Differs(error) => return Err(error),
         TableState::Ready => {}

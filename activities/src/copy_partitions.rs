@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::environment::{Destination, Environment};
 use crate::metrics::Labels;
-use crate::{alive, plan_partitions};
+use crate::{alive, append, plan_partitions};
 
 /// How long a partition is leased: what a killed copier costs the partition it held. Renewed four
 /// times as often, so that three statements may fail.
@@ -62,15 +62,15 @@ impl Step {
 }
 
 /// What all partitions of one copier have in common.
-struct Job<'a> {
-    environment: &'a Environment,
-    copy: &'a TableCopy,
+pub(crate) struct Job<'a> {
+    pub(crate) environment: &'a Environment,
+    pub(crate) copy: &'a TableCopy,
     owner: String,
     mirror: Mirror,
-    destination: Destination,
-    plan: Arc<TablePlan>,
+    pub(crate) destination: Destination,
+    pub(crate) plan: Arc<TablePlan>,
     version: Version,
-    cancel: CancellationToken,
+    pub(crate) cancel: CancellationToken,
 }
 
 async fn copy_all(
@@ -122,7 +122,11 @@ async fn copy_one(
         Some(open) => open,
         None => job.environment.dial(&job.mirror).await?,
     };
-    match under_lease(job, partition, &open).await {
+    let copied = match job.plan.append_only {
+        true => append::copy(job, partition, &open).await,
+        false => under_lease(job, partition, &open).await,
+    };
+    match copied {
         Ok(CopyOutcome::Done { rows, bytes, read_end }) => {
             *session = Some(open);
             match catalog.finish_partition(partition, rows, bytes, read_end).await {
@@ -156,50 +160,79 @@ fn taken_away(error: Error) -> Result<Option<u64>> {
     if error.code() == Code::LeaseLost { Ok(None) } else { Err(error) }
 }
 
-/// Copies while renewing the lease; what is sent after it ran out is refused by the gate.
-async fn under_lease(job: &Job<'_>, partition: &Partition, session: &Session) -> Result<CopyOutcome> {
-    let begun = Instant::now();
-    // Milliseconds since `begun` until which the lease is held, by our own clock.
-    let held = AtomicU64::new(LEASE.as_millis() as u64);
-    let gate = || (begun.elapsed().as_millis() as u64) < held.load(Ordering::Relaxed);
-    let progress = CopyProgress::default();
-    let range = range(partition);
-    let copying = copy::run(
-        CopyJob {
-            session,
-            sink: &job.destination.clickhouse,
-            plan: &job.plan,
-            partition: &range,
-            version: job.version,
-            id: InsertId {
-                mirror: job.copy.mirror.clone(),
-                attempt: attempt(job.copy.table_id, job.copy.copy_no),
-                table: job.plan.destination.clone(),
-                position: partition.no.to_string(),
-            },
-            limits: CopyLimits::default(),
-            progress: &progress,
-            cancel: &job.cancel,
-        },
-        gate,
-    );
-    let renewing = async {
+/// The lease of a partition, by our own clock.
+pub(crate) struct Held {
+    begun: Instant,
+    /// Milliseconds since `begun` until which it is held.
+    until: AtomicU64,
+}
+
+impl Held {
+    pub(crate) fn new() -> Self {
+        Self { begun: Instant::now(), until: AtomicU64::new(LEASE.as_millis() as u64) }
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        (self.begun.elapsed().as_millis() as u64) < self.until.load(Ordering::Relaxed)
+    }
+
+    /// Renews it until that is refused, and gives the refusal.
+    pub(crate) async fn renew(
+        &self,
+        environment: &Environment,
+        partition: &Partition,
+        progress: &CopyProgress,
+    ) -> Error {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            let asked = begun.elapsed();
+            let asked = self.begun.elapsed();
             let (rows, bytes) = (progress.rows_read(), progress.bytes_read());
-            match job.environment.catalog.renew_partition(partition, LEASE, rows, bytes).await {
-                Ok(()) => held.store((asked + LEASE).as_millis() as u64, Ordering::Relaxed),
+            match environment.catalog.renew_partition(partition, LEASE, rows, bytes).await {
+                Ok(()) => self.until.store((asked + LEASE).as_millis() as u64, Ordering::Relaxed),
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(error = %error, "the lease of a partition could not be renewed");
                 }
                 Err(error) => return error,
             }
         }
-    };
+    }
+}
+
+/// Copies while renewing the lease; what is sent after it ran out is refused by the gate.
+async fn under_lease(job: &Job<'_>, partition: &Partition, session: &Session) -> Result<CopyOutcome> {
+    let (held, progress, range) = (Held::new(), CopyProgress::default(), range(partition));
+    let copying =
+        copy::run(copy_job(job, partition, &range, session, job.version, &progress), || held.holds());
     tokio::select! {
         outcome = copying => outcome,
-        error = renewing => Err(error),
+        error = held.renew(job.environment, partition, &progress) => Err(error),
+    }
+}
+
+/// What the data plane needs for a range.
+pub(crate) fn copy_job<'a>(
+    job: &'a Job<'_>,
+    partition: &Partition,
+    range: &'a Range,
+    session: &'a Session,
+    version: Version,
+    progress: &'a CopyProgress,
+) -> CopyJob<'a> {
+    CopyJob {
+        session,
+        sink: &job.destination.clickhouse,
+        plan: &job.plan,
+        partition: range,
+        version,
+        id: InsertId {
+            mirror: job.copy.mirror.clone(),
+            attempt: attempt(job.copy.table_id, job.copy.copy_no),
+            table: job.plan.destination.clone(),
+            position: partition.no.to_string(),
+        },
+        limits: CopyLimits::default(),
+        progress,
+        cancel: &job.cancel,
     }
 }
 
@@ -208,7 +241,7 @@ pub(crate) fn attempt(table_id: i64, copy_no: u32) -> String {
     format!("copy.{table_id}.{copy_no}")
 }
 
-fn range(partition: &Partition) -> Range {
+pub(crate) fn range(partition: &Partition) -> Range {
     // A table has less than 2^32 blocks; the catalog's integers are wider because SQL has no unsigned.
     let block = |block: u64| u32::try_from(block).unwrap_or(u32::MAX);
     Range {

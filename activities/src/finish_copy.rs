@@ -105,7 +105,12 @@ async fn sweep(environment: &Environment, copy: &TableCopy, stream: &Stream, epo
     destination.clickhouse.purge(&plan, below, &destination.cluster).await
 }
 
-async fn end_older_queries(clickhouse: &Clickhouse, copy: &TableCopy, stream: &Stream) -> Result<()> {
+/// Ends what copies of the table up to this one, and older attempts of its stream, still insert.
+pub(crate) async fn end_older_queries(
+    clickhouse: &Clickhouse,
+    copy: &TableCopy,
+    stream: &Stream,
+) -> Result<()> {
     let copies = (copy.copy_no.saturating_sub(OLDER).max(1)..=copy.copy_no)
         .map(|copy_no| copy_partitions::attempt(copy.table_id, copy_no));
     let streams =

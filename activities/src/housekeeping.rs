@@ -77,6 +77,7 @@ async fn look(environment: &Environment, stream: &Stream) -> Result<()> {
     let mirror = environment.catalog.get_mirror(&stream.mirror).await?;
     let session = environment.dial(&mirror).await?;
     session.execute(BEAT, &[]).await.map_err(|error| from_sql("writing a message into the log", &error))?;
+    environment.catalog.release_holds(&stream.mirror, stream.n).await?;
     let Some(status) = slot::status(&session, &stream.slot).await? else { return Ok(()) };
     let measure = SlotMeasure {
         retained_bytes: status.retained_bytes(),

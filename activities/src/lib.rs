@@ -6,7 +6,7 @@
 //! - `check`: looks at a draft; the only step before a mirror exists.
 //! - `record`: the mirror's phase into the catalog, what is due out of it; events.
 //! - `prepare_source`, `prepare_destination`.
-//! - `take_epoch`, `plan_partitions`, `copy_partitions`, `finish_copy`: a table's copy.
+//! - `take_epoch`, `plan_partitions`, `copy_partitions`, `finish_copy`: a table's copy. `append`: that of an append-only one.
 //! - `stream`: the changes.
 //! - `resync`: tables into RESYNCING, planned anew where they do not fit any more.
 //! - `drop_mirror`: removes what a mirror made.
@@ -22,6 +22,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod alive;
+mod append;
 mod check;
 mod copy_partitions;
 mod drop_mirror;

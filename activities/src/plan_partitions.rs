@@ -50,7 +50,10 @@ async fn plan(environment: &Environment, copy: &TableCopy) -> Result<CopyPlan> {
         let session = environment.dial(&mirror).await?;
         let table = environment.plan(copy.table_id).await?;
         let shape = shape(&session, &table).await?;
-        cut(&session, &mirror, &shape.leaves, shape.bytes).await?
+        match table.append_only {
+            true => vec![whole(&table, shape.bytes)],
+            false => cut(&session, &mirror, &shape.leaves, shape.bytes).await?,
+        }
     };
     let planned = catalog.plan_partitions(copy.table_id, copy.copy_no, &partitions).await?;
     let count = u32::try_from(planned.partitions).unwrap_or(u32::MAX);
@@ -69,6 +72,18 @@ pub(crate) async fn shape(session: &Session, table: &TablePlan) -> Result<TableS
             let text = format!("{} was dropped and made anew", table.source);
             Err(Error::new(Code::TableSchemaChanged, text).with("table", table.source.to_string()))
         }
+    }
+}
+
+/// An append-only table is read at once: see `append`.
+fn whole(table: &TablePlan, bytes: u64) -> NewPartition {
+    NewPartition {
+        leaf: table.source.clone(),
+        leaf_oid: table.oid,
+        filenode: 0,
+        first_block: 0,
+        end_block: None,
+        bytes,
     }
 }
 

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use millrace_replication::clickhouse::TableState as Found;
-use millrace_replication::clickhouse::ddl::Engine;
 use millrace_terms::Result;
 use millrace_workflows::contract;
 use millrace_workflows::payload::MirrorRef;
@@ -46,7 +45,7 @@ async fn prepare(environment: &Environment, name: &str) -> Result<()> {
                 environment.catalog.mark_made(table.id).await?;
             }
         }
-        destination.clickhouse.create_table(&plan, Engine::Replacing, &destination.cluster).await?;
+        destination.clickhouse.create_table(&plan, &destination.cluster).await?;
     }
     Ok(())
 }

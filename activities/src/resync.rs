@@ -20,7 +20,6 @@ use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::TableState;
 use millrace_catalog::tables::{NewPlan, Table};
 use millrace_replication::clickhouse::TableState as Found;
-use millrace_replication::clickhouse::ddl::Engine;
 use millrace_replication::postgres::describe::{self, TableShape};
 use millrace_replication::postgres::{Session, epoch, plan, publication};
 use millrace_replication::table::TablePlan;
@@ -143,7 +142,7 @@ impl Work<'_> {
         let Planned { table, shape, plan, .. } = planned;
         let catalog = &environment.catalog;
         self.publish(table).await?;
-        let found = destination.clickhouse.table_state(plan, Engine::Replacing).await?;
+        let found = destination.clickhouse.table_state(plan).await?;
         let mut text = format!("{} is copied again", table.source);
         if is_followed && found == Found::Ready {
             catalog.set_table_state(table.id, TableState::Resyncing).await?;
@@ -155,7 +154,7 @@ impl Work<'_> {
         }
         if found != Found::Ready {
             destination.clickhouse.create_database(&destination.cluster).await?;
-            destination.clickhouse.create_table(plan, Engine::Replacing, &destination.cluster).await?;
+            destination.clickhouse.create_table(plan, &destination.cluster).await?;
         }
         let stream = catalog.get_stream(mirror.name(), table.stream).await?;
         let value = serde_json::to_value(plan)

@@ -12,16 +12,20 @@
 mod lease;
 mod ledger;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millrace_catalog::append::{Append, Cut};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::{Lease, Stream};
 use millrace_replication::clickhouse::InsertId;
 use millrace_replication::postgres::{self, slot};
-use millrace_replication::stream::{self, Limits, Older, StreamConfig, StreamHandle, StreamTable};
+use millrace_replication::stream::{
+    self, AppendState, Limits, Older, Snapshot, StreamConfig, StreamHandle, StreamTable,
+};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::payload::{StreamEnd, StreamRef};
 use millrace_workflows::{MirrorWorkflow, contract, ids};
@@ -121,12 +125,15 @@ async fn attempt_to_stream(
     let (reports, incoming) = mpsc::channel(REPORTS);
     let (confirm, confirmed) = watch::channel(start);
     let (announce, announced) = watch::channel(written_below);
+    let (cut, cuts) = watch::channel(BTreeMap::new());
     let (hold, lease_deadline) = watch::channel(taken + LEASE);
     let running = cancel.child_token();
-    let handle = StreamHandle { reports, confirmed, announced, lease_deadline, cancel: running.clone() };
+    let handle =
+        StreamHandle { reports, confirmed, announced, cuts, lease_deadline, cancel: running.clone() };
 
     let changed = Notify::new();
-    let mut ledger = Ledger::new(environment, stream, lease, start, Told { confirm, announce }, &changed);
+    let mut ledger =
+        Ledger::new(environment, stream, lease, start, Told { confirm, announce, cut }, &changed);
     // The log's next GiB at once, so that the first rows need not wait.
     ledger.announce(start).await?;
     tracing::info!(mirror = %mirror_name, lease, position = %start, "the stream begins");
@@ -197,7 +204,8 @@ async fn configure(
 
 /// The position in the catalog, if the slot still holds everything behind it.
 fn begin(row: &Stream, slot: Lsn) -> Result<Lsn> {
-    let start = row.position.ok_or_else(|| Error::new(Code::Internal, "the stream was not prepared"))?;
+    let start = row.position.map(|position| row.hold.map_or(position, |hold| hold.min(position)));
+    let start = start.ok_or_else(|| Error::new(Code::Internal, "the stream was not prepared"))?;
     if slot <= start {
         return Ok(start);
     }
@@ -208,14 +216,32 @@ fn begin(row: &Stream, slot: Lsn) -> Result<Lsn> {
 
 async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) -> Result<Vec<StreamTable>> {
     let plans = environment.catalog.stream_plans(&stream.mirror, stream.stream).await?;
+    let appends = environment.catalog.appends(&stream.mirror, stream.stream).await?;
     let mut tables = Vec::with_capacity(plans.len());
     for (id, plan) in plans {
         let Some(table) = mirror.tables.iter().find(|table| table.id == id) else { continue };
-        if table.state.is_streamed() {
-            tables.push(StreamTable { id, plan: Arc::new(read_plan(id, plan)?), floor: table.floor });
+        if !table.state.is_streamed() {
+            continue;
         }
+        let plan = Arc::new(read_plan(id, plan)?);
+        let append = match appends.iter().find(|append| append.table_id == id) {
+            Some(append) if plan.append_only => Some(append_state(append)?),
+            // Until its copy has begun, nothing is known of what that will hold.
+            None if plan.append_only => continue,
+            _ => None,
+        };
+        tables.push(StreamTable { id, plan, floor: table.floor, append });
     }
     Ok(tables)
+}
+
+fn append_state(append: &Append) -> Result<AppendState> {
+    Ok(AppendState {
+        run: append.run,
+        snapshot: Snapshot::parse(&append.snapshot)?,
+        seen_below: append.seen_below,
+        cut: append.cut.map(|Cut { version, taken, rows }| stream::Cut { version, taken, rows }),
+    })
 }
 
 fn limits(mirror: &Mirror, destination: &Destination) -> Limits {

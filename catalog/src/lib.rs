@@ -13,6 +13,7 @@
 //! - [`connection`]: [`Catalog`], the bounded pool; its other methods are in the modules below.
 //! - [`peers`], [`mirrors`], [`tables`], [`streams`]: what is replicated, and how far it is.
 //! - [`copies`], [`partitions`]: copies of tables, and the queue that copiers share.
+//! - [`append`]: tables whose rows arrive exactly once.
 //! - [`drafts`]: specs that are checked before they are stored, and the answers.
 //! - [`batches`], [`events`]: figures and history, for people. [`retention`] deletes the old ones.
 //!
@@ -22,6 +23,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod append;
 pub mod batches;
 pub mod connection;
 pub mod copies;

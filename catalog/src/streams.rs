@@ -35,6 +35,9 @@ pub struct Stream {
     pub timeline: Option<u32>,
     /// Up to here every commit is in the destination; none before the slot was made.
     pub position: Option<Lsn>,
+    /// Where it is to begin, and what may be acknowledged to the source, are not above: the copy of an
+    /// append-only table is being begun (see `append`).
+    pub hold: Option<Lsn>,
     /// When that was written last.
     pub position_at: Option<Timestamp>,
     /// Number of the lease; 0 before the first attempt.
@@ -200,8 +203,9 @@ impl Catalog {
         self.change(mirror, n, lease, "lease_until = null", &[]).await
     }
 
-    /// Writes down how far the stream is. Only what was written is acknowledged to the source. At
-    /// most every 500 ms: repeats are harmless, and the catalog has other things to do.
+    /// Writes down how far the stream is, and gives what may be acknowledged to the source: what was
+    /// written, unless it is held. At most every 500 ms: repeats are harmless, and the catalog has other
+    /// things to do.
     ///
     /// # Errors
     /// LEASE_LOST.
@@ -211,13 +215,20 @@ impl Catalog {
         n: u32,
         lease: i64,
         progress: &Progress,
-    ) -> Result<()> {
-        let set = "position = greatest(position, $4), position_at = now(),
+    ) -> Result<Lsn> {
+        let sql = "update streams set position = greatest(position, $4), position_at = now(),
             last_commit_at = coalesce($5, last_commit_at), source_wal = coalesce($6, source_wal),
-            source_wal_at = case when $6 is null then source_wal_at else now() end";
+            source_wal_at = case when $6 is null then source_wal_at else now() end
+            where mirror = $1 and n = $2 and lease = $3 returning least(position, hold) as acknowledged";
         let Progress { position, last_commit_at, source_wal } = progress;
         let source_wal = source_wal.map(sql::pg_lsn);
-        self.change(mirror, n, lease, set, &[&sql::pg_lsn(*position), last_commit_at, &source_wal]).await
+        let position = sql::pg_lsn(*position);
+        let parameters: sql::Params<'_> =
+            &[&mirror, &sql::integer(n), &lease, &position, last_commit_at, &source_wal];
+        let row = sql::row(&self.client().await?, sql, parameters).await?;
+        let lost =
+            || errors::lease_lost(format_args!("stream {n} of mirror {mirror}")).with("mirror", mirror);
+        Columns(&row.ok_or_else(lost)?).lsn("acknowledged")
     }
 
     /// Announces that rows of positions below this one are going to be sent. Call it before they are,
@@ -304,7 +315,7 @@ pub(crate) async fn of_mirrors(client: &impl GenericClient, mirrors: &[String]) 
 
 macro_rules! columns {
     () => {
-        "mirror, n, slot, publication, system_id, timeline, position, position_at, lease, lease_until, base,
+        "mirror, n, slot, publication, system_id, timeline, position, hold, position_at, lease, lease_until, base,
             written_below, verdict, reason, verdict_since, last_commit_at, source_wal, source_wal_at,
             slot_retained_bytes, slot_status, slot_measured_at"
     };
@@ -325,6 +336,7 @@ fn read(row: &Row) -> Result<Stream> {
         system_id: columns.get("system_id")?,
         timeline: timeline.and_then(|timeline| u32::try_from(timeline).ok()),
         position: columns.lsn_opt("position")?,
+        hold: columns.lsn_opt("hold")?,
         position_at: columns.time_opt("position_at")?,
         lease: columns.get("lease")?,
         lease_until: columns.time_opt("lease_until")?,

@@ -260,7 +260,9 @@ impl Catalog {
     pub async fn stream_without_copy(&self, mirror: &str) -> Result<u64> {
         sql::execute(
             &self.client().await?,
-            "update mirror_tables set state = 'STREAMING', state_since = now()
+            // Of an append-only table nothing was copied, so nothing is left out.
+            "update mirror_tables set state = 'STREAMING', state_since = now(), append_run = 1,
+                append_snapshot = '3:3:', append_seen_below = '0/0'
              where mirror = $1 and state = 'PENDING'",
             &[&mirror],
         )

@@ -63,6 +63,7 @@ fn plan() -> TablePlan {
         identity: Identity::Default,
         order_by: vec![0],
         partition_by: String::new(),
+        append_only: false,
         own: OwnColumns {
             version: own("_version"),
             is_deleted: own("_is_deleted"),

@@ -147,7 +147,7 @@ impl Block {
         }
         let data: usize = self.columns.iter().map(Column::encoded_len).sum();
         out.reserve(data + self.rows * (OWN_BYTES + 8) + native::HEADER_BYTES * (self.columns.len() + 4));
-        native::start_block(self.columns.len() + 3, self.rows, out);
+        native::start_block(self.columns.len() + self.plan.own_columns().count(), self.rows, out);
         for (plan, column) in self.plan.columns.iter().zip(&self.columns) {
             native::start_column(&plan.destination, &column.wire_type(), out);
             column.encode(out);
@@ -155,8 +155,10 @@ impl Block {
         let own = &self.plan.own;
         native::start_column(&own.version, "UInt128", out);
         out.extend_from_slice(&self.versions);
-        native::start_column(&own.is_deleted, "UInt8", out);
-        out.extend_from_slice(&self.deleted);
+        if !self.plan.append_only {
+            native::start_column(&own.is_deleted, "UInt8", out);
+            out.extend_from_slice(&self.deleted);
+        }
         native::start_column(&own.synced_at, "DateTime64(6)", out);
         out.extend(std::iter::repeat_n(synced_at.to_le_bytes(), self.rows).flatten());
         Ok(())

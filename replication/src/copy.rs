@@ -16,6 +16,7 @@
 mod progress;
 mod reader;
 mod sql;
+pub mod whole;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -123,13 +124,18 @@ async fn copy(job: &CopyJob<'_>, gate: impl Fn() -> bool) -> Result<CopyOutcome>
         job.session.batch_execute("rollback").await.map_err(|e| from_sql("ending the transaction", &e))?;
         return Ok(CopyOutcome::Rewritten);
     }
+    let (rows, bytes) = transfer(job, &sql::copy(job.plan, job.partition), gate).await?;
+    let read_end = end(job.session).await?;
+    Ok(CopyOutcome::Done { rows, bytes, read_end })
+}
+
+/// Reads what a COPY gives, and inserts it. Returns rows and bytes.
+async fn transfer(job: &CopyJob<'_>, sql: &str, gate: impl Fn() -> bool) -> Result<(u64, u64)> {
     let (sender, receiver) = mpsc::channel(BLOCKS_WAITING);
-    let (read, written) = tokio::join!(read(job, sender), write(job, receiver, gate));
+    let (read, written) = tokio::join!(read(job, sql, sender), write(job, receiver, gate));
     // An error of the insert also ends the reading: it is the cause.
     written?;
-    let (rows, bytes) = read?;
-    let read_end = end(job).await?;
-    Ok(CopyOutcome::Done { rows, bytes, read_end })
+    read
 }
 
 /// Begins the transaction and keeps the leaf from being rewritten. Says whether it is still the file
@@ -149,9 +155,9 @@ async fn lock(job: &CopyJob<'_>) -> Result<bool> {
 }
 
 /// Asks for the position behind everything that was read, and ends the transaction.
-async fn end(job: &CopyJob<'_>) -> Result<Lsn> {
+async fn end(session: &Session) -> Result<Lsn> {
     let messages =
-        job.session.simple_query(sql::END).await.map_err(|error| from_sql("ending the copy", &error))?;
+        session.simple_query(sql::END).await.map_err(|error| from_sql("ending the copy", &error))?;
     let position = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
         _ => None,
@@ -160,9 +166,8 @@ async fn end(job: &CopyJob<'_>) -> Result<Lsn> {
 }
 
 /// Reads all rows of the partition into blocks, and hands them on encoded. Returns rows and bytes.
-async fn read(job: &CopyJob<'_>, sender: mpsc::Sender<Encoded>) -> Result<(u64, u64)> {
-    let sql = sql::copy(job.plan, job.partition);
-    let stream = job.session.copy_out(&sql).await.map_err(|error| from_sql("starting COPY", &error))?;
+async fn read(job: &CopyJob<'_>, sql: &str, sender: mpsc::Sender<Encoded>) -> Result<(u64, u64)> {
+    let stream = job.session.copy_out(sql).await.map_err(|error| from_sql("starting COPY", &error))?;
     pin_mut!(stream);
     let mut rows = Rows::new(job);
     let (mut all_rows, mut all_bytes) = (0, 0);

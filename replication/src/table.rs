@@ -31,8 +31,23 @@ pub struct TablePlan {
     pub order_by: Vec<usize>,
     /// PARTITION BY expression; empty for none.
     pub partition_by: String,
+    /// Whether rows are only ever inserted, and each arrives exactly once. Such a table needs no key.
+    #[serde(default)]
+    pub append_only: bool,
     /// Names of our own columns, which follow the table's.
     pub own: OwnColumns,
+}
+
+impl TablePlan {
+    /// Our own columns that the table has in ClickHouse, with their types, in their order.
+    pub fn own_columns(&self) -> impl Iterator<Item = (&str, &str)> {
+        let own = &self.own;
+        let is_deleted = (!self.append_only).then_some((own.is_deleted.as_str(), "UInt8"));
+        [(own.version.as_str(), "UInt128")]
+            .into_iter()
+            .chain(is_deleted)
+            .chain([(own.synced_at.as_str(), "DateTime64(6)")])
+    }
 }
 
 /// One replicated column.
@@ -124,6 +139,7 @@ pub(crate) mod fixtures {
             identity: Identity::Default,
             order_by: vec![0],
             partition_by: String::new(),
+            append_only: false,
             own: OwnColumns {
                 version: "_version".to_owned(),
                 is_deleted: "_is_deleted".to_owned(),

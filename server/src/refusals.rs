@@ -3,7 +3,7 @@
 //!
 //! Pure: no I/O.
 
-use catalog::spec::{Engine, MirrorSpec, Mode, OnPartitionRemoved, OnSlotLost, PeerConfig, PeerSpec};
+use catalog::spec::{MirrorSpec, Mode, OnPartitionRemoved, OnSlotLost, PeerConfig, PeerSpec};
 use millrace_catalog as catalog;
 use millrace_terms::{Code, Error};
 
@@ -41,12 +41,6 @@ const MIRROR: &[Refusal<MirrorSpec>] = &[
         "Leave it out.",
     ),
     (|m| m.settings.audit_columns, "settings.audit_columns", "Leave it false."),
-    (|m| m.tables.iter().any(|t| t.append_only), "tables[].append_only", "Give the table a primary key."),
-    (
-        |m| m.tables.iter().any(|t| t.engine == Engine::MergeTree),
-        "tables[].engine: MergeTree",
-        "Use ReplacingMergeTree.",
-    ),
 ];
 
 /// Refuses what is not built for a peer.
@@ -92,7 +86,7 @@ mod tests {
     fn defaults_are_built_and_the_rest_is_refused_by_name() {
         assert_eq!(check_mirror(&mirror()), Ok(()));
         type Edit = (fn(&mut MirrorSpec), &'static str);
-        let edits: [Edit; 10] = [
+        let edits: [Edit; 8] = [
             (|m| m.settings.on_slot_lost = OnSlotLost::Resync, "settings.on_slot_lost"),
             (|m| m.settings.on_partition_removed = OnPartitionRemoved::Keep, "settings.on_partition_removed"),
             (|m| m.mode = Mode::Snapshot, "mode: snapshot"),
@@ -101,8 +95,6 @@ mod tests {
             (|m| m.settings.slot = "s".into(), "settings.slot"),
             (|m| m.settings.streams = 2, "settings.streams"),
             (|m| m.settings.audit_columns = true, "settings.audit_columns"),
-            (|m| m.tables[0].append_only = true, "tables[].append_only"),
-            (|m| m.tables[0].engine = Engine::MergeTree, "tables[].engine: MergeTree"),
         ];
         for (edit, setting) in edits {
             let mut asked = mirror();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use catalog::spec::{
-    ClickhousePeer, MirrorSpec, PeerConfig, PeerSpec, PostgresPeer, Settings, TableSpec, Tls, TlsMode,
+    ClickhousePeer, Engine, MirrorSpec, PeerConfig, PeerSpec, PostgresPeer, Settings, TableSpec, Tls, TlsMode,
 };
 use millrace_catalog as catalog;
 use millrace_terms::TableName;
@@ -124,6 +124,11 @@ fn check_table(table: &TableSpec, path: &str, violations: &mut Violations) {
         text(&column.kind, EXPRESSION_BYTES_MAX, &format!("{path}.type"), violations);
         violations.require(!table.exclude.contains(name), path, "is excluded as well");
     }
+    violations.require(
+        table.append_only || table.engine == Engine::ReplacingMergeTree,
+        format!("{path}.engine"),
+        "keeps every row, also what an update replaced: it is for tables that are append_only",
+    );
     text(&table.partition_by, EXPRESSION_BYTES_MAX, &format!("{path}.partition_by"), violations);
 }
 
@@ -257,6 +262,7 @@ mod tests {
         assert_eq!(fields(|v| mirror(&wrong, "mirror", v)), [""; 0]);
         wrong.tables[1].source = "a b".into();
         wrong.tables[1].exclude = vec!["note".into()];
+        wrong.tables[1].engine = Engine::MergeTree;
         wrong.tables[1].columns.insert("note".into(), ColumnSpec::default());
         wrong.settings.flush.max_in_flight = 0;
         wrong.settings.columns.version = "_synced_at".into();
@@ -265,6 +271,7 @@ mod tests {
             [
                 "mirror.tables[1].source",
                 "mirror.tables[1].columns.note",
+                "mirror.tables[1].engine",
                 "mirror.settings.flush.max_in_flight",
                 "mirror.settings.columns"
             ]

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use millrace_catalog::append::Cut;
 use millrace_catalog::batches::NewBatch;
 use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::Progress;
 use millrace_catalog::tables::TableChanges;
-use millrace_replication::stream::Report;
+use millrace_replication::stream::{self, Report};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::payload::StreamRef;
 use tokio::sync::{Notify, mpsc, watch};
@@ -57,6 +58,8 @@ pub(super) struct Told {
     pub(super) confirm: watch::Sender<Lsn>,
     /// Rows of commits below it may be written.
     pub(super) announce: watch::Sender<Lsn>,
+    /// Batches of append-only tables, by the table's id, may be sent.
+    pub(super) cut: watch::Sender<BTreeMap<i64, stream::Cut>>,
 }
 
 impl<'a> Ledger<'a> {
@@ -126,6 +129,14 @@ impl<'a> Ledger<'a> {
                 until_stored(|| catalog.raise_floor(id, version)).await?;
             }
             Report::Ahead { lsn } => self.announce(lsn).await?,
+            Report::Cut { id, cut } => {
+                let (catalog, lease) = (&self.environment.catalog, self.lease);
+                let stream::Cut { version, taken, rows } = cut;
+                until_stored(|| catalog.store_cut(id, lease, Cut { version, taken, rows })).await?;
+                self.told.cut.send_modify(|cuts| {
+                    cuts.insert(id, cut);
+                });
+            }
             Report::Flushed { id, counts, bytes, took } => {
                 let changes =
                     self.changes.entry(id).or_insert(TableChanges { table_id: id, ..Default::default() });
@@ -179,9 +190,9 @@ impl<'a> Ledger<'a> {
         if self.progress != self.written {
             let (catalog, StreamRef { mirror, stream }) = (&self.environment.catalog, self.stream);
             match catalog.advance_position(mirror, *stream, self.lease, &self.progress).await {
-                Ok(()) => {
+                Ok(acknowledged) => {
                     self.written = self.progress;
-                    self.told.confirm.send_replace(self.progress.position);
+                    self.told.confirm.send_replace(acknowledged);
                     self.measure();
                 }
                 Err(error) if error.is_retryable() => {

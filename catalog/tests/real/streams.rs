@@ -25,7 +25,7 @@ async fn writes_of_a_replaced_attempt_are_refused() {
     assert_eq!(new.number, old.number + 1);
     assert!(new.previous > Duration::ZERO && new.previous <= TTL, "{new:?}");
     for refused in [
-        catalog.advance_position("shop", 0, old.number, &at(300)).await,
+        catalog.advance_position("shop", 0, old.number, &at(300)).await.map(drop),
         catalog.renew_lease("shop", 0, old.number, TTL).await,
         catalog.raise_written_below("shop", 0, old.number, Lsn(1 << 40)).await,
         catalog.release_lease("shop", 0, old.number).await,

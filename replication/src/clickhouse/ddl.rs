@@ -11,17 +11,10 @@ pub struct Placement<'a> {
     pub cluster: &'a str,
 }
 
-/// The engine of a destination table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// Last version of a key wins, tombstones delete.
-    Replacing,
-    /// Rows are only added, exactly once: the window in which repeated inserts are recognised.
-    Append {
-        /// Inserts that the server remembers.
-        deduplication_window: u32,
-    },
-}
+/// Inserts that the server remembers of a table of rows that are only added: a repeated one is
+/// recognised. At most one is repeated after a crash, beside what an attempt that was replaced still
+/// sends for seconds.
+const DEDUPLICATION_WINDOW: u32 = 10_000;
 
 /// An identifier as ClickHouse takes it, whatever it holds.
 pub fn quote_ident(name: &str) -> String {
@@ -63,18 +56,14 @@ pub fn create_database(placement: Placement<'_>) -> String {
 }
 
 /// Makes the destination table of a plan if it does not exist.
-pub fn create_table(placement: Placement<'_>, plan: &TablePlan, engine: Engine) -> String {
+pub fn create_table(placement: Placement<'_>, plan: &TablePlan) -> String {
     let Placement { database, cluster } = placement;
-    let own = &plan.own;
     let columns = plan
         .columns
         .iter()
-        .map(|column| format!("    {} {}", quote_ident(&column.destination), column.clickhouse_type))
-        .chain([
-            format!("    {} UInt128", quote_ident(&own.version)),
-            format!("    {} UInt8", quote_ident(&own.is_deleted)),
-            format!("    {} DateTime64(6)", quote_ident(&own.synced_at)),
-        ])
+        .map(|column| (column.destination.as_str(), column.clickhouse_type.as_str()))
+        .chain(plan.own_columns())
+        .map(|(name, kind)| format!("    {} {kind}", quote_ident(name)))
         .collect::<Vec<_>>()
         .join(",\n");
     let partition_by = match plan.partition_by.as_str() {
@@ -86,36 +75,41 @@ pub fn create_table(placement: Placement<'_>, plan: &TablePlan, engine: Engine) 
          ORDER BY {order_by}\nSETTINGS {settings}",
         table = qualified(database, &plan.destination),
         cluster = on_cluster(cluster),
-        engine = engine_clause(engine, plan, !cluster.is_empty()),
+        engine = engine_clause(plan, !cluster.is_empty()),
         order_by = tuple(plan, &plan.order_by),
-        settings = table_settings(engine, plan),
+        settings = table_settings(plan),
     )
 }
 
-fn engine_clause(engine: Engine, plan: &TablePlan, replicated: bool) -> String {
-    let prefix = if replicated { "Replicated" } else { "" };
-    match engine {
-        Engine::Replacing => {
-            let (version, is_deleted) = (quote_ident(&plan.own.version), quote_ident(&plan.own.is_deleted));
-            format!("{prefix}ReplacingMergeTree({version}, {is_deleted})")
-        }
-        Engine::Append { .. } => format!("{prefix}MergeTree"),
-    }
+/// The engine's name on a single server.
+pub fn engine(plan: &TablePlan) -> &'static str {
+    if plan.append_only { "MergeTree" } else { "ReplacingMergeTree" }
 }
 
-fn table_settings(engine: Engine, plan: &TablePlan) -> String {
+fn engine_clause(plan: &TablePlan, replicated: bool) -> String {
+    let name = format!("{}{}", if replicated { "Replicated" } else { "" }, engine(plan));
+    if plan.append_only {
+        return name;
+    }
+    let (version, is_deleted) = (quote_ident(&plan.own.version), quote_ident(&plan.own.is_deleted));
+    format!("{name}({version}, {is_deleted})")
+}
+
+fn table_settings(plan: &TablePlan) -> String {
     // Without the two, deletes fail on tables that get a projection.
     let mut settings = vec![
         "deduplicate_merge_projection_mode = 'rebuild'".to_owned(),
         "lightweight_mutation_projection_mode = 'rebuild'".to_owned(),
     ];
-    let nullable = |&index: &usize| plan.columns.get(index).is_some_and(|column| column.nullable);
+    let nullable = |&index: &usize| {
+        plan.columns.get(index).is_some_and(|column| column.clickhouse_type.contains("Nullable("))
+    };
     if plan.order_by.iter().any(nullable) {
-        // A table without a key: all its columns are one.
+        // A table without a key, whose columns are all part of it; or an array in a key.
         settings.push("allow_nullable_key = 1".to_owned());
     }
-    if let Engine::Append { deduplication_window } = engine {
-        settings.push(format!("non_replicated_deduplication_window = {deduplication_window}"));
+    if plan.append_only {
+        settings.push(format!("non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"));
     }
     settings.join(", ")
 }
@@ -138,13 +132,12 @@ pub fn drop_table(placement: Placement<'_>, table: &str) -> String {
 
 /// The INSERT that takes blocks of a plan.
 pub fn insert(database: &str, plan: &TablePlan) -> String {
-    let own = [&plan.own.version, &plan.own.is_deleted, &plan.own.synced_at];
     let columns: Vec<_> = plan
         .columns
         .iter()
-        .map(|column| &column.destination)
-        .chain(own)
-        .map(|name| quote_ident(name))
+        .map(|column| column.destination.as_str())
+        .chain(plan.own_columns().map(|(name, _)| name))
+        .map(quote_ident)
         .collect();
     let table = qualified(database, &plan.destination);
     format!("INSERT INTO {table} ({}) FORMAT Native", columns.join(", "))
@@ -177,7 +170,7 @@ mod tests {
         let plan =
             fixtures::plan("orders", &[("id", "Int64", false), ("note", "Nullable(String)", true)], &[0]);
         assert_eq!(
-            create_table(HERE, &plan, Engine::Replacing),
+            create_table(HERE, &plan),
             "CREATE TABLE IF NOT EXISTS `shop`.`orders`\n(\n    `id` Int64,\n    `note` Nullable(String),\n    \
              `_version` UInt128,\n    `_is_deleted` UInt8,\n    `_synced_at` DateTime64(6)\n)\n\
              ENGINE = ReplacingMergeTree(`_version`, `_is_deleted`)\nORDER BY (`id`)\n\
@@ -197,12 +190,14 @@ mod tests {
     fn a_cluster_has_replicated_engines_and_its_name_in_every_statement() {
         let mut plan = Arc::unwrap_or_clone(fixtures::plan("t", &[("a", "Nullable(Int32)", true)], &[0]));
         plan.partition_by = "a % 2".to_owned();
+        plan.append_only = true;
         let there = Placement { database: "d", cluster: "main" };
-        let statement = create_table(there, &plan, Engine::Append { deduplication_window: 100 });
+        let statement = create_table(there, &plan);
         for part in [
             "`d`.`t` ON CLUSTER `main`\n",
             "ENGINE = ReplicatedMergeTree\nPARTITION BY a % 2\n",
-            "allow_nullable_key = 1, non_replicated_deduplication_window = 100",
+            "allow_nullable_key = 1, non_replicated_deduplication_window = 10000",
+            "`_version` UInt128,\n    `_synced_at`",
         ] {
             assert!(statement.contains(part), "{statement}");
         }

@@ -102,6 +102,25 @@ impl Clickhouse {
         insert.send(body).await?;
         insert.end(gate).await
     }
+
+    /// As [`Clickhouse::insert`], of one block into an append-only table. What the table has under the
+    /// same token already is not inserted again.
+    ///
+    /// # Errors
+    /// As [`Insert::end`].
+    pub async fn insert_once(
+        &self,
+        plan: &TablePlan,
+        body: Bytes,
+        id: &InsertId,
+        token: &str,
+        gate: impl Fn() -> bool,
+    ) -> Result<()> {
+        let mut insert = self.begin_insert(plan, id);
+        insert.inner = insert.inner.with_setting("insert_deduplication_token", token);
+        insert.send(body).await?;
+        insert.end(gate).await
+    }
 }
 
 impl Insert {

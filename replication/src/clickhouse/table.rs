@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use millrace_terms::{Code, Error, Result};
 
-use super::ddl::{Engine, Placement};
+use super::ddl::Placement;
 use super::{Clickhouse, ddl};
 use crate::table::TablePlan;
 
@@ -36,9 +36,9 @@ impl Clickhouse {
     ///
     /// # Errors
     /// `DESTINATION_TABLE_EXISTS` if something else is there; else by the server's code.
-    pub async fn create_table(&self, plan: &TablePlan, engine: Engine, cluster: &str) -> Result<()> {
-        self.execute(&ddl::create_table(self.placement(cluster), plan, engine)).await?;
-        match self.table_state(plan, engine).await? {
+    pub async fn create_table(&self, plan: &TablePlan, cluster: &str) -> Result<()> {
+        self.execute(&ddl::create_table(self.placement(cluster), plan)).await?;
+        match self.table_state(plan).await? {
             TableState::Ready => Ok(()),
             TableState::Differs(error) => Err(error),
             TableState::Missing => {
@@ -53,7 +53,7 @@ impl Clickhouse {
     ///
     /// # Errors
     /// By the server's code.
-    pub async fn table_state(&self, plan: &TablePlan, engine: Engine) -> Result<TableState> {
+    pub async fn table_state(&self, plan: &TablePlan) -> Result<TableState> {
         let (database, table) = (ddl::quote_text(self.database()), ddl::quote_text(&plan.destination));
         let found: Vec<String> = self
             .query(&format!(
@@ -67,7 +67,7 @@ impl Clickhouse {
                  where database = {database} and table = {table}"
             ))
             .await?;
-        Ok(match difference(plan, engine, found, rows) {
+        Ok(match difference(plan, found, rows) {
             None => TableState::Ready,
             Some(what) => TableState::Differs(
                 Error::new(
@@ -103,16 +103,8 @@ impl Clickhouse {
 }
 
 /// The first difference between the plan and what is there.
-fn difference(
-    plan: &TablePlan,
-    engine: Engine,
-    found: &str,
-    rows: Vec<(String, String, u8, String)>,
-) -> Option<String> {
-    let wanted = match engine {
-        Engine::Replacing => "ReplacingMergeTree",
-        Engine::Append { .. } => "MergeTree",
-    };
+fn difference(plan: &TablePlan, found: &str, rows: Vec<(String, String, u8, String)>) -> Option<String> {
+    let wanted = ddl::engine(plan);
     // Replicated and shared engines are the user's choice, where they replace what is asked for.
     if !["", "Replicated", "Shared"].iter().any(|prefix| found == format!("{prefix}{wanted}")) {
         return Some(format!("has the engine {found}, not {wanted}"));
@@ -122,11 +114,7 @@ fn difference(
     let columns = plan.columns.iter().enumerate().map(|(index, column)| {
         (column.destination.as_str(), column.clickhouse_type.as_str(), plan.order_by.contains(&index))
     });
-    let own = [
-        (plan.own.version.as_str(), "UInt128", false),
-        (plan.own.is_deleted.as_str(), "UInt8", false),
-        (plan.own.synced_at.as_str(), "DateTime64(6)", false),
-    ];
+    let own = plan.own_columns().map(|(name, kind)| (name, kind, false));
     for (name, kind, sorted) in columns.chain(own) {
         let Some((found, found_sorted, _)) = there.remove(name) else {
             return Some(format!("has no column {name:?}"));

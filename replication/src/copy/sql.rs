@@ -36,6 +36,21 @@ pub(super) fn copy(plan: &TablePlan, partition: &Partition) -> String {
     )
 }
 
+/// Begins the one transaction of a whole table's copy, and tells what it sees. The lock comes before the
+/// snapshot, so that nothing is rewritten between them: rows would seem to be gone.
+pub(super) fn begin_whole(table: &str) -> String {
+    format!(
+        "begin isolation level repeatable read read only; lock table {table} in access share mode; \
+         select pg_catalog.pg_current_snapshot(), pg_catalog.pg_current_wal_insert_lsn()"
+    )
+}
+
+/// Reads a whole table, its partitions included.
+pub(super) fn copy_whole(plan: &TablePlan, table: &str) -> String {
+    let columns: Vec<_> = plan.columns.iter().map(expression).collect();
+    format!("copy (select {} from {table}) to stdout (format binary)", columns.join(", "))
+}
+
 /// A column in the form that we understand: its own binary one, or its text.
 ///
 /// The text is that of the type's output function, which is what the stream sends. A cast to text is

@@ -30,6 +30,8 @@ pub struct Wanted {
     pub name: TableName,
     /// Columns that are left out.
     pub exclude: Vec<String>,
+    /// Whether rows are only ever inserted.
+    pub append_only: bool,
 }
 
 /// Checks a source as such. The session is for further checks; there is none if it cannot be dialled.
@@ -85,7 +87,7 @@ pub async fn tables(
             checks.push(Check::fail("table", &error));
             continue;
         };
-        checks.extend(table_checks(&shape, &table.exclude));
+        checks.extend(table_checks(&shape, table));
         shapes.push(shape);
     }
     if publishes {
@@ -94,14 +96,14 @@ pub async fn tables(
     Ok((checks, shapes))
 }
 
-fn table_checks(shape: &TableShape, exclude: &[String]) -> Vec<Check> {
+fn table_checks(shape: &TableShape, wanted: &Wanted) -> Vec<Check> {
     let name = shape.name.to_string();
     let mut checks = Vec::new();
-    match shape.refusal(exclude) {
+    match shape.refusal(&wanted.exclude, wanted.append_only) {
         Some(error) => checks.push(Check::fail("table", &error)),
         None => checks.push(Check::pass("table", "can be replicated").on(&name)),
     }
-    checks.extend(shape.warning().map(|error| Check::warn("key", &error)));
+    checks.extend(shape.warning(wanted.append_only).map(|error| Check::warn("key", &error)));
     let readable = if shape.readable {
         Ok(())
     } else {

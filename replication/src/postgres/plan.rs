@@ -21,6 +21,8 @@ pub struct Options {
     pub order_by: Vec<String>,
     /// PARTITION BY expression; empty for none.
     pub partition_by: String,
+    /// Whether rows are only ever inserted.
+    pub append_only: bool,
     /// What happens to values that ClickHouse cannot hold, outside ORDER BY.
     pub on_unrepresentable: OnUnrepresentable,
     /// Names of our own columns.
@@ -43,10 +45,15 @@ pub struct ColumnOptions {
 /// table.
 pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
     known_columns(shape, options)?;
-    if let Some(error) = shape.refusal(&options.exclude) {
+    if let Some(error) = shape.refusal(&options.exclude, options.append_only) {
         return Err(error);
     }
-    let (key, identity) = shape.key()?;
+    let (key, identity) = match shape.key() {
+        // It sorts the table, and needs no more than that.
+        Ok((key, identity)) if identity != Identity::WholeRow || !options.append_only => (key, identity),
+        _ if options.append_only => (Vec::new(), Identity::Default),
+        other => other?,
+    };
     let mut columns: Vec<ColumnPlan> = Vec::new();
     let mut place = BTreeMap::new();
     for (at, column) in shape.columns.iter().enumerate() {
@@ -59,7 +66,7 @@ pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
     // An excluded key column is among the refusals.
     let key: Vec<usize> = key.iter().filter_map(|at| place.get(at).copied()).collect();
     distinct(shape, &columns, &options.own)?;
-    let order_by = order_by(shape, &columns, &key, identity, &options.order_by)?;
+    let order_by = order_by(shape, &columns, &key, identity, options)?;
     for (at, column) in columns.iter_mut().enumerate() {
         settle_type(shape, column, options, order_by.contains(&at))?;
     }
@@ -73,6 +80,7 @@ pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
         identity,
         order_by,
         partition_by: options.partition_by.clone(),
+        append_only: options.append_only,
         own: options.own.clone(),
     })
 }
@@ -147,8 +155,9 @@ fn order_by(
     columns: &[ColumnPlan],
     key: &[usize],
     identity: Identity,
-    asked: &[String],
+    options: &Options,
 ) -> Result<Vec<usize>> {
+    let asked = &options.order_by;
     if asked.is_empty() {
         return Ok(key.to_vec());
     }
@@ -160,7 +169,8 @@ fn order_by(
         if order_by.contains(&at) {
             return refuse(shape, format!("order_by of {} names {name} twice", shape.name));
         }
-        if !key.contains(&at) && !matches!(identity, Identity::Full | Identity::WholeRow) {
+        let is_told = options.append_only || matches!(identity, Identity::Full | Identity::WholeRow);
+        if !key.contains(&at) && !is_told {
             return refuse(
                 shape,
                 format!(
@@ -171,7 +181,7 @@ fn order_by(
         }
         order_by.push(at);
     }
-    match key.iter().find(|at| !order_by.contains(at)) {
+    match key.iter().find(|at| !order_by.contains(at) && !options.append_only) {
         Some(at) => {
             let missing = &columns[*at].destination;
             refuse(shape, format!("order_by of {} lacks the key's column {missing}", shape.name))

@@ -144,8 +144,9 @@ impl TableShape {
         key.ok_or_else(|| self.without_key())
     }
 
-    /// Why the table cannot be replicated with `excluded` columns left out, if it cannot.
-    pub fn refusal(&self, excluded: &[String]) -> Option<Error> {
+    /// Why the table cannot be replicated with `excluded` columns left out, if it cannot. One that is
+    /// declared `append_only` needs no key.
+    pub fn refusal(&self, excluded: &[String], append_only: bool) -> Option<Error> {
         let unsupported =
             |why: String| Some(Error::new(Code::TableUnsupported, why).with("table", self.name.to_string()));
         if self.kind == TableKind::Other {
@@ -156,6 +157,12 @@ impl TableShape {
                 "{} is temporary or unlogged: its changes are not in the log",
                 self.name
             ));
+        }
+        if let Some(leaf) = self.leaves.iter().find(|leaf| !leaf.local) {
+            return unsupported(format!("the partition {} of {} is a foreign table", leaf.name, self.name));
+        }
+        if append_only {
+            return self.generated_refusal(&[], Identity::WholeRow, excluded);
         }
         let (key, identity) = match self.key() {
             Ok(key) => key,
@@ -174,9 +181,6 @@ impl TableShape {
                 "column {column} of {} belongs to the key{why} and is excluded",
                 self.name
             ));
-        }
-        if let Some(leaf) = self.leaves.iter().find(|leaf| !leaf.local) {
-            return unsupported(format!("the partition {} of {} is a foreign table", leaf.name, self.name));
         }
         self.leaves.iter().find(|leaf| leaf.key.as_ref() != Some(&names)).map(|leaf| {
             let why = format!(
@@ -197,7 +201,10 @@ impl TableShape {
     }
 
     /// What a table that can be replicated should yet be told of, if something: equal rows.
-    pub fn warning(&self) -> Option<Error> {
+    pub fn warning(&self, append_only: bool) -> Option<Error> {
+        if append_only {
+            return Some(self.long_read());
+        }
         let Ok((_, Identity::WholeRow)) = self.key() else { return None };
         let why = format!(
             "{} has no key: rows that are equal, even for a moment inside a transaction, are one row in ClickHouse, and go together when one of them is changed or deleted",
@@ -207,6 +214,15 @@ impl TableShape {
             format!("If equal rows matter, run `ALTER TABLE {} ADD PRIMARY KEY (...);`.", self.name.to_sql());
         let error = Error::new(Code::TableWithoutKey, why).with_remedy(remedy);
         Some(error.with("table", self.name.to_string()))
+    }
+
+    fn long_read(&self) -> Error {
+        let why = format!(
+            "{} is append_only: its first copy, and each resync, is one transaction on the source for as long as it takes, and an interrupted one begins anew",
+            self.name
+        );
+        let remedy = "Give a large table a primary key instead: it is copied in parts.";
+        Error::new(Code::TableWithoutKey, why).with_remedy(remedy).with("table", self.name.to_string())
     }
 
     /// A generated column may not be in the log. It is read from the source by the row's key then, so
@@ -378,7 +394,7 @@ mod tests {
             assert!(table(SourceIdentity::Default, vec![bad.clone()]).key().is_err(), "{bad:?}");
             let full = table(SourceIdentity::Full, vec![bad.clone()]);
             assert_eq!(full.key(), Ok((vec![0, 1, 2], Identity::WholeRow)), "{bad:?}");
-            assert!(full.warning().unwrap().message().contains("rows that are equal"));
+            assert!(full.warning(false).unwrap().message().contains("rows that are equal"));
         }
     }
 
@@ -395,20 +411,20 @@ mod tests {
     fn generated_columns_must_be_stored_and_outside_the_key() {
         let primary = UniqueIndex { primary: true, ..index("i", &[1]) };
         let mut shape = table(SourceIdentity::Default, vec![primary]);
-        assert_eq!((shape.refusal(&[]), shape.warning()), (None, None));
+        assert_eq!((shape.refusal(&[], false), shape.warning(false)), (None, None));
         shape.columns[2].generated = Generated::Stored;
-        assert_eq!(shape.refusal(&[]), None);
+        assert_eq!(shape.refusal(&[], false), None);
         shape.columns[0].generated = Generated::Stored;
-        assert!(shape.refusal(&[]).unwrap().message().contains("belongs to the key"));
+        assert!(shape.refusal(&[], false).unwrap().message().contains("belongs to the key"));
         shape.columns[0].generated = Generated::Never;
         let whole = TableShape { identity: SourceIdentity::Full, indexes: Vec::new(), ..shape.clone() };
-        assert!(whole.refusal(&[]).unwrap().message().contains("cannot be looked up"));
+        assert!(whole.refusal(&[], false).unwrap().message().contains("cannot be looked up"));
 
         shape.columns[2].generated = Generated::Virtual;
-        let error = shape.refusal(&[]).unwrap();
+        let error = shape.refusal(&[], false).unwrap();
         assert_eq!(error.code(), Code::TableUnsupported);
         assert!(error.message().contains("column c") && error.remedy().contains("[c]"));
-        assert_eq!(shape.refusal(&["c".into()]), None);
-        assert!(shape.refusal(&["a".into(), "c".into()]).is_some(), "the key cannot be excluded");
+        assert_eq!(shape.refusal(&["c".into()], false), None);
+        assert!(shape.refusal(&["a".into(), "c".into()], false).is_some(), "the key cannot be excluded");
     }
 }

@@ -1,5 +1,6 @@
 //! What a stream is given, and what it tells. Pure.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::append::{AppendState, Cut};
 use super::batcher::Limits;
 use super::memory::MemoryBudget;
 use crate::clickhouse::Clickhouse;
@@ -69,6 +71,8 @@ pub struct StreamTable {
     pub plan: Arc<TablePlan>,
     /// Versions below which rows were deleted physically: nothing below is written any more.
     pub floor: u128,
+    /// How far it is, if its rows are only ever inserted.
+    pub append: Option<AppendState>,
 }
 
 /// What a running stream is steered by, and where it tells how it goes.
@@ -82,6 +86,8 @@ pub struct StreamHandle {
     /// Rows of commits below this position may be written: it is stored that they may have been (see
     /// `version`, a log that forks). Raised upon [`Report::Ahead`].
     pub announced: watch::Receiver<Lsn>,
+    /// The cuts of append-only tables that are stored, by the table's id. Told by [`Report::Cut`].
+    pub cuts: watch::Receiver<BTreeMap<i64, Cut>>,
     /// Until when the lease is held. When it has passed, nothing is sent any more.
     pub lease_deadline: watch::Receiver<Instant>,
     /// Ends the stream: it stops reading, sends what it has, and returns.
@@ -126,6 +132,13 @@ pub enum Report {
     Ahead {
         /// The commit.
         lsn: Lsn,
+    },
+    /// A batch of an append-only table is about to be sent: it waits until its cut is stored.
+    Cut {
+        /// The table's id.
+        id: i64,
+        /// The batch.
+        cut: Cut,
     },
     /// An insert has arrived.
     Flushed {

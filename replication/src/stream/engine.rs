@@ -9,6 +9,7 @@ use millrace_terms::{Code, Error, Lsn, Result};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::append::Take;
 use super::apply::Change;
 use super::batcher::{Batcher, Decision, Situation};
 use super::config::{Report, StreamConfig, unix_micros};
@@ -51,7 +52,7 @@ pub(super) struct Engine {
     /// A relation that fits its table if the source still has the table's key.
     pub doubt: Option<Doubt>,
     /// Send whatever there is: the stream ends.
-    pub draining: bool,
+    draining: bool,
     budget: Arc<MemoryBudget>,
     time_range: TimeRange,
     base: u64,
@@ -212,7 +213,8 @@ impl Engine {
         let plan = &self.lanes[lane].plan;
         let known = match Layout::new(lane, plan, relation) {
             Ok(layout) => {
-                if relation.identity == b'f' && plan.identity != Identity::WholeRow {
+                let keyed = plan.identity != Identity::WholeRow && !plan.append_only;
+                if relation.identity == b'f' && keyed {
                     self.doubt = Some(Doubt { relation: relation.oid, table: lane, plan: plan.clone() });
                 }
                 Known::Fits(Arc::new(layout))
@@ -258,8 +260,21 @@ impl Engine {
             }
         };
         let at = layout.table;
+        if self.lanes[at].failed {
+            return Ok(());
+        }
+        let take = match self.appended(at, &begin, version, &message) {
+            Ok(take) => take,
+            Err(error) => {
+                self.fail(at, error);
+                return Ok(());
+            }
+        };
         // What is below the floor was deleted physically.
-        if self.lanes[at].failed || version < self.lanes[at].floor {
+        if take == Take::Leave || version < self.lanes[at].floor {
+            if take == Take::Last {
+                self.lanes[at].seal();
+            }
             return Ok(());
         }
         self.open(at, begin.commit);
@@ -278,13 +293,35 @@ impl Engine {
         match applied {
             Ok(()) => {
                 let bytes = batch.account();
-                if self.batcher.is_full(batch.rows(), bytes) {
+                if take == Take::Last || self.batcher.is_full(batch.rows(), bytes) && !lane.is_partial() {
                     lane.seal();
                 }
             }
             Err(error) => self.fail(at, error),
         }
         Ok(())
+    }
+
+    /// Whether a change is to be written. Of an append-only table, only rows that have not arrived, and
+    /// nothing else.
+    fn appended(&mut self, at: usize, begin: &Begin, version: u128, message: &Message) -> Result<Take> {
+        let lane = &mut self.lanes[at];
+        let Some(append) = &mut lane.append else { return Ok(Take::Add) };
+        if append.is_copied(begin) {
+            return Ok(Take::Leave);
+        }
+        let what = match message {
+            Message::Insert(_) => return Ok(append.take(version)),
+            Message::Update(_) => "updated",
+            _ => "deleted",
+        };
+        let source = &lane.plan.source;
+        let why = format!("{source} is declared append_only, but a row of it was {what}");
+        let remedy = format!(
+            "Resync the table if that was the last time; else run `ALTER TABLE {} ADD PRIMARY KEY (...);` and replicate it without append_only.",
+            source.to_sql()
+        );
+        Err(Error::new(Code::TableUnsupported, why).with_remedy(remedy))
     }
 
     /// Asks, once, that rows of a commit beyond what is announced may be written. The flusher waits
@@ -324,7 +361,9 @@ impl Engine {
             };
             let at = layout.table;
             self.memory.forget_table(at);
-            if self.lanes[at].failed || below <= self.lanes[at].floor {
+            let begin = self.begin()?;
+            let is_copied = self.lanes[at].append.as_ref().is_some_and(|append| append.is_copied(&begin));
+            if self.lanes[at].failed || is_copied || below <= self.lanes[at].floor {
                 continue;
             }
             if layout.is_leaf {
@@ -372,6 +411,13 @@ impl Engine {
         }
         self.active.remove(&at);
         Some((lane.id, why.with("table", lane.plan.source.to_string())))
+    }
+
+    /// Ends the stream: what there is is sent.
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+        self.lanes.iter_mut().for_each(Lane::drop_partial);
+        self.active.retain(|at| !self.lanes[*at].is_empty());
     }
 
     /// Sends what may be sent. Returns when to look again.

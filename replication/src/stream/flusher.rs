@@ -1,5 +1,6 @@
 //! Carries out one step of a table: an insert or a physical delete. I/O.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::append::Cut;
 use super::apply::push_row;
 use super::config::{Counts, Older, Report};
 use super::lane::{Batch, PendingRow, Step};
@@ -41,6 +43,7 @@ pub(super) struct Flusher {
     pub side: Arc<Side>,
     pub lease_deadline: watch::Receiver<Instant>,
     pub announced: watch::Receiver<Lsn>,
+    pub cuts: watch::Receiver<BTreeMap<i64, Cut>>,
     pub cancel: CancellationToken,
     pub older: Older,
     /// Bytes of one insert, more or less.
@@ -121,7 +124,16 @@ impl Flusher {
             table: plan.destination.clone(),
             position: format!("{:X}", batch.from.0),
         };
-        self.repeat(table, || self.sink.insert(plan, body.clone(), &insert, || self.holds_lease())).await?;
+        let gate = || self.holds_lease();
+        match &batch.cut {
+            None => self.repeat(table, || self.sink.insert(plan, body.clone(), &insert, gate)).await?,
+            Some((cut, token)) => {
+                self.store_cut(table, *cut).await?;
+                let token = format!("{}/{table}/{token}", self.mirror);
+                let send = || self.sink.insert_once(plan, body.clone(), &insert, &token, gate);
+                self.repeat(table, send).await?;
+            }
+        }
         Ok(body.len() as u64)
     }
 
@@ -137,6 +149,18 @@ impl Flusher {
             }
             () = self.cancel.cancelled() => Err(stopped("the stream ends")),
         }
+    }
+
+    /// Waits until the cut of a batch of an append-only table is stored: only what is cut at the same
+    /// place is recognised as a repeat.
+    async fn store_cut(&self, table: i64, cut: Cut) -> Result<()> {
+        let stopped = |what| Error::new(Code::Cancelled, what);
+        let mut cuts = self.cuts.clone();
+        if self.reports.send(Report::Cut { id: table, cut }).await.is_err() {
+            return Err(stopped("nobody stores what the stream cuts any more"));
+        }
+        let told = cuts.wait_for(|cuts| cuts.get(&table) == Some(&cut)).await;
+        told.map(drop).map_err(|_| stopped("nobody stores what the stream cuts any more"))
     }
 
     /// Completes rows and adds them to the batch. Returns how many to ask for the next time.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use millrace_terms::Lsn;
 use tokio::time::Instant;
 
+use super::append::{Append, Cut};
 use super::batcher;
 use super::config::{Counts, StreamTable};
 use super::memory::Share;
@@ -37,6 +38,8 @@ pub(super) struct Batch {
     pub counts: Counts,
     pub since: Instant,
     pub share: Share,
+    /// Of an append-only table: where it begins, and the token by which a repeat is recognised.
+    pub cut: Option<(Cut, String)>,
 }
 
 impl Batch {
@@ -51,6 +54,7 @@ impl Batch {
             counts: Counts::default(),
             since,
             share,
+            cut: None,
         }
     }
 
@@ -90,6 +94,8 @@ pub(super) struct Lane {
     pub id: i64,
     pub plan: Arc<TablePlan>,
     pub floor: u128,
+    /// How far it is, if its rows are only ever inserted.
+    pub append: Option<Append>,
     /// The batch to which rows are added.
     pub open: Option<Box<Batch>>,
     queue: VecDeque<Step>,
@@ -106,6 +112,7 @@ impl Lane {
             id: table.id,
             plan: table.plan.clone(),
             floor: table.floor,
+            append: table.append.as_ref().map(Append::new),
             open: None,
             queue: VecDeque::new(),
             in_flight: 0,
@@ -117,9 +124,18 @@ impl Lane {
 
     /// Adds nothing more to the open batch.
     pub(super) fn seal(&mut self) {
-        if let Some(batch) = self.open.take() {
+        if let Some(batch) = self.ended_batch() {
             self.queue.push_back(Step::Insert(batch));
         }
+    }
+
+    /// The open batch, which ends here.
+    fn ended_batch(&mut self) -> Option<Box<Batch>> {
+        // Also without a batch: its rows may all be below the floor.
+        let cut = self.append.as_mut().map(Append::cut);
+        let mut batch = self.open.take()?;
+        batch.cut = cut;
+        Some(batch)
     }
 
     /// A physical delete, behind everything that was gathered.
@@ -131,7 +147,10 @@ impl Lane {
 
     /// Takes what is to be sent next.
     pub(super) fn start(&mut self, now: Instant) -> Option<Step> {
-        let step = self.queue.pop_front().or_else(|| self.open.take().map(Step::Insert))?;
+        let step = match self.queue.pop_front() {
+            Some(step) => step,
+            None => Step::Insert(self.ended_batch()?),
+        };
         self.in_flight += 1;
         self.last_start = Some(now);
         self.barred = matches!(step, Step::Purge { .. });
@@ -155,6 +174,19 @@ impl Lane {
         self.queue.drain(..).map(id).collect()
     }
 
+    /// Whether the open batch is the repeat of a larger one.
+    pub(super) fn is_partial(&self) -> bool {
+        self.append.as_ref().is_some_and(Append::is_partial)
+    }
+
+    /// Takes out the batch that cannot be sent for lack of rows, if the stream ends here. It is read
+    /// again.
+    pub(super) fn drop_partial(&mut self) {
+        if self.is_partial() {
+            self.open = None;
+        }
+    }
+
     /// Whether there is nothing to send.
     pub(super) fn is_empty(&self) -> bool {
         self.open.is_none() && self.queue.is_empty()
@@ -165,8 +197,11 @@ impl Lane {
         let head = match self.queue.front() {
             Some(Step::Insert(batch)) => Some(batcher::Head::Sealed(batch.since)),
             Some(Step::Purge { since, .. }) => Some(batcher::Head::Barrier(*since)),
+            None if self.is_partial() => None,
             None => self.open.as_ref().map(|batch| batcher::Head::Gathering(batch.since)),
         };
-        batcher::Lane { head, in_flight: self.in_flight, barred: self.barred, last_start: self.last_start }
+        // Only the last batch of an append-only table may be repeated, so there is one at a time.
+        let barred = self.barred || self.append.is_some() && self.in_flight > 0;
+        batcher::Lane { head, in_flight: self.in_flight, barred, last_start: self.last_start }
     }
 }

@@ -22,6 +22,7 @@
 //!   has been stored.
 //! - What is wrong with one table is told once, and the table is left out; the others go on.
 
+mod append;
 mod apply;
 mod batcher;
 mod config;
@@ -43,6 +44,7 @@ use std::time::Duration;
 use millrace_terms::{Code, Error, Lsn, Result};
 use tokio::time::Instant;
 
+pub use append::{AppendState, Cut};
 pub use batcher::Limits;
 pub use config::{Counts, Older, Report, StreamConfig, StreamHandle, StreamTable};
 use engine::Engine;
@@ -50,6 +52,7 @@ use flusher::{Ended, Flusher};
 pub use memory::{MemoryBudget, WORKER_BYTES};
 use reader::{Event, Reader};
 use side::Side;
+pub use snapshot::Snapshot;
 
 /// Most events that are taken before the loop looks at everything else.
 const EVENTS_AT_ONCE: usize = 256;
@@ -78,6 +81,7 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
         side: side.clone(),
         lease_deadline: handle.lease_deadline.clone(),
         announced: handle.announced.clone(),
+        cuts: handle.cuts.clone(),
         cancel: handle.cancel.clone(),
         older: config.older.clone(),
         max_bytes: config.limits.max_bytes,
@@ -181,7 +185,7 @@ async fn tell(engine: &mut Engine, handle: &StreamHandle) -> Result<()> {
 
 /// Sends what there is, and tells the last position.
 async fn drain(mut engine: Engine, handle: &StreamHandle) -> Result<Lsn> {
-    engine.draining = true;
+    engine.drain();
     let deadline = (Instant::now() + DRAIN_TIMEOUT).min(*handle.lease_deadline.borrow());
     loop {
         let wake = engine.dispatch().unwrap_or(deadline).min(deadline);

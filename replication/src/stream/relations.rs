@@ -82,7 +82,7 @@ fn is_bounded(conversion: &Conversion) -> bool {
 /// told by other columns than those that rows are found by. FULL flags every column, and tells all;
 /// whether the key is still one, the source must be asked (`Engine::doubt`).
 fn identity_difference(plan: &TablePlan, relation: &Relation) -> Option<String> {
-    if relation.identity == b'f' {
+    if relation.identity == b'f' || plan.append_only {
         return None;
     }
     let flagged: BTreeSet<&str> =
@@ -134,6 +134,7 @@ mod tests {
             identity: Identity::Default,
             order_by: vec![0],
             partition_by: String::new(),
+            append_only: false,
             own: OwnColumns {
                 version: "_version".into(),
                 is_deleted: "_is_deleted".into(),

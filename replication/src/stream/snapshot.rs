@@ -8,13 +8,17 @@ use millrace_terms::{Code, Error, Result};
 
 /// `pg_snapshot`: `xmin:xmax:in progress,...`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub struct Snapshot {
     xmax: u64,
     in_progress: Vec<u64>,
 }
 
 impl Snapshot {
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    /// Reads the form in which the server writes it.
+    ///
+    /// # Errors
+    /// `PROTOCOL_VIOLATION` if it is another one.
+    pub fn parse(text: &str) -> Result<Self> {
         let malformed = || Error::new(Code::ProtocolViolation, "the source's snapshot is malformed");
         let mut parts = text.split(':');
         let (Some(_), Some(xmax), Some(list), None) =

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // this is how tests fail
 
+mod append;
 mod converge;
 mod copy;
 mod generated;
 mod identity;
+mod keys;
 mod mirror;
 mod servers;
 mod source;

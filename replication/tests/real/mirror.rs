@@ -1,13 +1,15 @@
 //! A stream with the part that the catalog plays around it: it stores what is told, and confirms it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_replication::clickhouse::{Clickhouse, ddl::Engine};
+use millrace_replication::clickhouse::Clickhouse;
 use millrace_replication::postgres::plan::{Options, plan};
 use millrace_replication::postgres::{describe, publication, slot};
 use millrace_replication::stream::{
-    self, Limits, MemoryBudget, Older, Report, StreamConfig, StreamHandle, StreamTable, WORKER_BYTES,
+    self, AppendState, Cut, Limits, MemoryBudget, Older, Report, Snapshot, StreamConfig, StreamHandle,
+    StreamTable, WORKER_BYTES,
 };
 use millrace_replication::table::{OwnColumns, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
@@ -59,9 +61,17 @@ impl Mirror {
         let start = slot::ensure(&source.config, APPLICATION, &slot).await.unwrap().position;
         let mut streamed = Vec::new();
         for (id, shape) in (1..).zip(describe::describe(&session, &names).await.unwrap()) {
-            let plan = plan(&shape, &options(&shape.name.name)).unwrap();
-            sink.create_table(&plan, Engine::Replacing, "").await.unwrap();
-            streamed.push(StreamTable { id, plan: Arc::new(plan), floor: 0 });
+            // A table without a key is one whose rows are only inserted.
+            let append_only = shape.key().is_err();
+            let plan = plan(&shape, &Options { append_only, ..options(&shape.name.name) }).unwrap();
+            let append = append_only.then(|| AppendState {
+                run: 1,
+                snapshot: Snapshot::parse("3:3:").unwrap(),
+                seen_below: Lsn::ZERO,
+                cut: None,
+            });
+            sink.create_table(&plan, "").await.unwrap();
+            streamed.push(StreamTable { id, plan: Arc::new(plan), floor: 0, append });
         }
         let config = StreamConfig {
             source: source.config.clone(),
@@ -139,6 +149,7 @@ pub fn options(name: &str) -> Options {
         columns: Default::default(),
         order_by: Vec::new(),
         partition_by: String::new(),
+        append_only: false,
         on_unrepresentable: OnUnrepresentable::Error,
         own: OwnColumns {
             version: "_version".into(),
@@ -154,6 +165,7 @@ impl Running {
         let (stored, position) = watch::channel(Lsn::ZERO);
         let (confirmed, confirmations) = watch::channel(Lsn::ZERO);
         let (announce, announced) = watch::channel(Lsn(u64::MAX));
+        let (cut, cuts) = watch::channel(BTreeMap::new());
         let (lease, lease_deadline) = watch::channel(Instant::now() + Duration::from_secs(60));
         let cancel = CancellationToken::new();
         let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -167,6 +179,11 @@ impl Running {
                             confirmed.send_replace(lsn);
                         }
                     }
+                    if let Report::Cut { id, cut: stored } = &report {
+                        cut.send_modify(|cuts| {
+                            cuts.insert(*id, *stored);
+                        });
+                    }
                     reports.lock().unwrap().push(report);
                 }
             }
@@ -175,6 +192,7 @@ impl Running {
             reports: report,
             confirmed: confirmations,
             announced,
+            cuts,
             lease_deadline,
             cancel: cancel.clone(),
         };
@@ -216,6 +234,20 @@ impl Running {
         let mut failed: Vec<_> = self.reports.lock().unwrap().iter().filter_map(failed).collect();
         failed.sort_unstable();
         failed
+    }
+
+    /// Ends the stream as a crash does. Returns the last stored cut of the first table.
+    pub async fn kill(self) -> Option<Cut> {
+        self.stream.abort();
+        // What it told is stored; it tells nothing more.
+        drop(self.stream.await);
+        self.store.await.unwrap();
+        let reports = self.reports.lock().unwrap();
+        let cut = |report: &Report| match report {
+            Report::Cut { id: 1, cut } => Some(*cut),
+            _ => None,
+        };
+        reports.iter().rev().find_map(cut)
     }
 
     /// Ends the stream and returns its last position.

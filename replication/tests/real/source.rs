@@ -56,7 +56,7 @@ async fn refusals_have_their_codes() {
         "{checks:#?}"
     );
     assert!(failed[1].remedy.contains("REPLICATION"), "{failed:#?}");
-    let wanted = check::Wanted { name: table("hidden"), exclude: Vec::new() };
+    let wanted = check::Wanted { name: table("hidden"), exclude: Vec::new(), append_only: false };
     let (checks, _) = check::tables(&session.unwrap(), &[wanted], true).await.unwrap();
     let failed: Vec<_> =
         checks.iter().filter(|c| c.status == CheckStatus::Fail).map(|c| c.name.as_str()).collect();
@@ -93,7 +93,7 @@ async fn tables_are_described_as_they_are() {
     );
     let refusals: Vec<&str> = shapes
         .iter()
-        .filter(|shape| shape.refusal(&[]).is_some())
+        .filter(|shape| shape.refusal(&[], false).is_some())
         .map(|shape| shape.name.name.as_str())
         .collect();
     assert_eq!(refusals, ["deferred", "nokey", "quick", "seengen"]);
@@ -122,7 +122,7 @@ async fn tables_are_described_as_they_are() {
         Code::SourceTableMissing
     );
     let view = &describe::describe(&session, &[table("seen")]).await.unwrap()[0];
-    assert_eq!(view.refusal(&[]).unwrap().code(), Code::TableUnsupported);
+    assert_eq!(view.refusal(&[], false).unwrap().code(), Code::TableUnsupported);
 }
 
 #[tokio::test]

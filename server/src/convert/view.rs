@@ -187,6 +187,7 @@ mod tests {
 
     fn stored_stream() -> Stream {
         Stream {
+            hold: None,
             mirror: "shop".into(),
             n: 0,
             slot: "millrace_a1b2c3_shop".into(),

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use millrace_replication::Block;
 use millrace_replication::check::CheckStatus;
-use millrace_replication::clickhouse::ddl::Engine;
 use millrace_replication::clickhouse::{
     Clickhouse, ClickhouseConfig, InsertCompression, InsertId, TableState, checks,
 };
@@ -45,7 +44,7 @@ async fn a_table_that_is_there_is_compared_with_the_plan() {
         .await
         .unwrap();
     let plan = prepare(&session, &sink, &TableName::new("public", "t")).await;
-    let state = || async { sink.table_state(&plan, Engine::Replacing).await.unwrap() };
+    let state = || async { sink.table_state(&plan).await.unwrap() };
     let table = sink.qualified("t");
     assert_eq!(state().await, TableState::Ready);
     sink.execute(&format!("ALTER TABLE {table} ADD COLUMN mine String DEFAULT 'x'")).await.unwrap();
@@ -54,7 +53,7 @@ async fn a_table_that_is_there_is_compared_with_the_plan() {
     let TableState::Differs(error) = state().await else { panic!("a differing type was not seen") };
     assert_eq!(error.code(), Code::DestinationTableExists);
     assert!(error.message().contains("\"v\""), "{error}");
-    let again = sink.create_table(&plan, Engine::Replacing, "").await.unwrap_err();
+    let again = sink.create_table(&plan, "").await.unwrap_err();
     assert_eq!(again.code(), Code::DestinationTableExists);
     sink.drop_table("t", "").await.unwrap();
     assert_eq!(state().await, TableState::Missing);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use millrace_replication::clickhouse::ddl::Engine;
 use millrace_replication::clickhouse::{Clickhouse, InsertId};
 use millrace_replication::copy::{self, CopyJob, CopyLimits, CopyOutcome, CopyProgress};
 use millrace_replication::postgres::partition::{self, Partition};
@@ -32,7 +31,7 @@ pub fn insert_id(table: &str) -> InsertId {
 pub async fn prepare(session: &Session, sink: &Clickhouse, table: &TableName) -> Arc<TablePlan> {
     let shape = describe::describe(session, std::slice::from_ref(table)).await.unwrap().remove(0);
     let plan = plan(&shape, &options(&table.name)).unwrap();
-    sink.create_table(&plan, Engine::Replacing, "").await.unwrap();
+    sink.create_table(&plan, "").await.unwrap();
     Arc::new(plan)
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use millrace_replication::Block;
-use millrace_replication::clickhouse::ddl::Engine;
 use millrace_replication::clickhouse::{Clickhouse, InsertId};
 use millrace_replication::postgres::Session;
 use millrace_replication::postgres::describe::describe;
@@ -155,6 +154,7 @@ fn assert_leaf(class: Class, rendered: &str, stored: &str) {
 /// Options that ask for nothing.
 pub fn options(on_unrepresentable: OnUnrepresentable) -> Options {
     Options {
+        append_only: false,
         destination: "t".to_owned(),
         exclude: Vec::new(),
         columns: Default::default(),
@@ -173,7 +173,7 @@ pub fn options(on_unrepresentable: OnUnrepresentable) -> Options {
 pub async fn planned(pair: &Pair, name: &str, options: Options) -> Arc<TablePlan> {
     let shape = describe(&pair.source, &[TableName::new("public", name)]).await.unwrap().remove(0);
     let plan = plan(&shape, &Options { destination: name.to_owned(), ..options }).unwrap();
-    pair.sink.create_table(&plan, Engine::Replacing, "").await.unwrap();
+    pair.sink.create_table(&plan, "").await.unwrap();
     Arc::new(plan)
 }
 

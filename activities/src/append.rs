@@ -1,0 +1,71 @@
+//! The copy of an append-only table, whose rows arrive exactly once.
+//!
+//! 1. A copy begins: the stream leaves the table out from here on, and what is acknowledged to the
+//!    source is held. A repeat waits until nothing older can be under way.
+//! 2. The epoch is taken. Whatever was written before, by copies or the stream, is of a version below
+//!    the epoch's, so it can be told from what comes, and is deleted; what arrives late is swept when
+//!    the copy ends.
+//! 3. The snapshot is taken and stored, and the stream goes back to the held position. From there it
+//!    delivers every transaction that the snapshot does not see, while the copy is running.
+//! 4. The rows are read, in the transaction of that snapshot. Whatever interrupts this, another copier
+//!    begins anew at 1.
+
+use std::time::Duration;
+
+use millrace_catalog::append::Append;
+use millrace_catalog::partitions::Partition;
+use millrace_replication::copy::{CopyOutcome, CopyProgress, whole};
+use millrace_replication::postgres::describe::TableKind;
+use millrace_replication::postgres::{Session, epoch};
+use millrace_replication::version::Version;
+use millrace_terms::Result;
+
+use crate::copy_partitions::{Held, Job, copy_job, range};
+use crate::{finish_copy, plan_partitions, stream};
+
+/// How long an attempt of the stream that was replaced may still be sending.
+const FENCED: Duration = stream::LEASE;
+
+/// Copies the table.
+///
+/// # Errors
+/// LEASE_LOST if another copies it, and those of the data plane. What was inserted is deleted by the next
+/// copy.
+pub(crate) async fn copy(job: &Job<'_>, partition: &Partition, session: &Session) -> Result<CopyOutcome> {
+    let (held, progress) = (Held::new(), CopyProgress::default());
+    tokio::select! {
+        outcome = begin_and_copy(job, partition, session, &held, &progress) => outcome,
+        error = held.renew(job.environment, partition, &progress) => Err(error),
+    }
+}
+
+async fn begin_and_copy(
+    job: &Job<'_>,
+    partition: &Partition,
+    session: &Session,
+    held: &Held,
+    progress: &CopyProgress,
+) -> Result<CopyOutcome> {
+    let (catalog, table_id) = (&job.environment.catalog, job.copy.table_id);
+    let begun = catalog.begin_append(table_id, job.copy.copy_no, &partition.owner).await?;
+    if begun.is_repeat {
+        tokio::time::sleep(FENCED).await;
+    }
+    let shape = plan_partitions::shape(session, &job.plan).await?;
+    let partitioned = shape.kind == TableKind::Partitioned;
+    let epoch = epoch::take(session, &job.cancel, |_| ()).await?.0;
+    let table = catalog.get_table(table_id).await?;
+    let stream = catalog.get_stream(&job.copy.mirror, table.stream).await?;
+    let version = Version::epoch(stream.base, epoch);
+    let destination = &job.destination;
+    finish_copy::end_older_queries(&destination.clickhouse, job.copy, &stream).await?;
+    catalog.raise_floor(table_id, version.0).await?;
+    destination.clickhouse.purge(&job.plan, version.0, &destination.cluster).await?;
+    let seen = whole::begin(session, &job.plan, partitioned).await?;
+    let append =
+        Append { table_id, run: begun.run, snapshot: seen.snapshot, seen_below: seen.seen_below, cut: None };
+    catalog.go_back(&append, epoch).await?;
+    let range = range(partition);
+    whole::run(copy_job(job, partition, &range, session, version, progress), partitioned, || held.holds())
+        .await
+}
