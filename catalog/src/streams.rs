@@ -108,7 +108,8 @@ pub struct SlotFacts {
 /// How far a stream is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Up to here every commit is in the destination. It never goes back.
+    /// Up to here every commit is in the destination. It never goes back, but for the copy of an
+    /// append-only table (see `append`).
     pub position: Lsn,
     /// When the last transaction before it was committed on the source; none if not known.
     pub last_commit_at: Option<Timestamp>,
