@@ -20,6 +20,7 @@ mod refusals;
 mod resync;
 mod snapshot;
 mod stream;
+mod tables;
 mod temporal;
 mod user;
 
@@ -37,6 +38,7 @@ fn main() {
         resync::tests(),
         snapshot::tests(),
         stream::tests(),
+        tables::tests(),
         temporal::tests(),
         user::tests(),
     ]

@@ -52,8 +52,8 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
     let report = match environment.catalog.open_draft(id).await? {
         Draft::Peer(peer) => look_at_peer(&peer, &application).await,
         Draft::Tables(source) => look_at_tables(&source, &application).await?,
-        Draft::Mirror { mirror, source, destination } => {
-            look_at_mirror(&mirror, &source, &destination, &application).await?
+        Draft::Mirror { mirror, source, destination, former } => {
+            look_at_mirror(&mirror, &source, &destination, &former, &application).await?
         }
     };
     environment.catalog.write_draft_result(id, &report).await
@@ -88,6 +88,7 @@ async fn look_at_mirror(
     mirror: &MirrorSpec,
     source: &PeerSpec,
     destination: &PeerSpec,
+    former: &[String],
     application: &str,
 ) -> Result<CheckReport> {
     let (source, destination) = (source_config(source)?, destination_config(destination)?);
@@ -116,7 +117,7 @@ async fn look_at_mirror(
     let reachable = destination_checks.iter().all(|check| check.status != found::CheckStatus::Fail);
     checks.extend(destination_checks);
     if reachable {
-        checks.extend(look_at_destinations(&destination, &plans).await);
+        checks.extend(look_at_destinations(&destination, &plans, former).await);
     }
     Ok(report(checks, tables))
 }
@@ -179,7 +180,11 @@ pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
 }
 
 /// Looks whether the destination tables can be made.
-async fn look_at_destinations(config: &ClickhouseConfig, plans: &[TablePlan]) -> Vec<found::Check> {
+async fn look_at_destinations(
+    config: &ClickhouseConfig,
+    plans: &[TablePlan],
+    former: &[String],
+) -> Vec<found::Check> {
     const NAME: &str = "destination table";
     let clickhouse = match Clickhouse::connect(config).await {
         Ok(clickhouse) => clickhouse,
@@ -187,7 +192,11 @@ async fn look_at_destinations(config: &ClickhouseConfig, plans: &[TablePlan]) ->
     };
     let mut checks = Vec::with_capacity(plans.len());
     for plan in plans {
-        let free = refuse_occupied(&clickhouse, plan).await;
+        let free = match former.contains(&plan.destination) {
+            // The rows are the mirror's own; the copy sweeps those that are stale.
+            true => refuse_misfit(&clickhouse, plan).await,
+            false => refuse_occupied(&clickhouse, plan).await,
+        };
         let message = format!("{} can be made", plan.destination);
         checks.push(found::Check::of(NAME, &free, message).on(plan.source.to_string()));
     }
@@ -200,10 +209,8 @@ async fn look_at_destinations(config: &ClickhouseConfig, plans: &[TablePlan]) ->
 /// # Errors
 /// DESTINATION_TABLE_EXISTS.
 pub(crate) async fn refuse_occupied(clickhouse: &Clickhouse, plan: &TablePlan) -> Result<TableState> {
-    match clickhouse.table_state(plan).await? {
-        TableState::Missing => return Ok(TableState::Missing),
-        TableState::Differs(error) => return Err(error),
-        TableState::Ready => {}
+    if refuse_misfit(clickhouse, plan).await? == TableState::Missing {
+        return Ok(TableState::Missing);
     }
     let table = clickhouse.qualified(&plan.destination);
     let rows: u64 =
@@ -215,6 +222,17 @@ pub(crate) async fn refuse_occupied(clickhouse: &Clickhouse, plan: &TablePlan) -
     Err(Error::new(Code::DestinationTableExists, text)
         .with("table", plan.source.to_string())
         .with("destination", &plan.destination))
+}
+
+/// Refuses a destination whose table is there and cannot take the rows. Gives whether it is there.
+///
+/// # Errors
+/// DESTINATION_TABLE_EXISTS.
+async fn refuse_misfit(clickhouse: &Clickhouse, plan: &TablePlan) -> Result<TableState> {
+    match clickhouse.table_state(plan).await? {
+        TableState::Differs(error) => Err(error),
+        fitting => Ok(fitting),
+    }
 }
 
 fn source_config(peer: &PeerSpec) -> Result<SourceConfig> {

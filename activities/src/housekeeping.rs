@@ -13,8 +13,10 @@ use futures::{StreamExt, stream};
 use millrace_catalog::streams::{SlotMeasure, Stream};
 use millrace_replication::postgres::{from_sql, slot};
 use millrace_terms::Result;
-use millrace_workflows::contract;
 use millrace_workflows::payload::HousekeepingReport;
+use millrace_workflows::{MirrorWorkflow, contract, ids};
+use temporalio_client::{Client, WorkflowHandle, WorkflowSignalOptions};
+use temporalio_common::HasWorkflowDefinition;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
@@ -40,8 +42,28 @@ impl Step {
         self: Arc<Self>,
         ctx: ActivityContext,
     ) -> Result<HousekeepingReport, ActivityError> {
+        self.remind(&ctx).await;
         let done = alive::interruptible(&ctx, Box::pin(housekeep(&self.0))).await;
         done.map_err(|error| failure::ended(&ctx, error))
+    }
+}
+
+impl Step {
+    /// Has mirrors look again at tables that could not join or leave.
+    async fn remind(&self, ctx: &ActivityContext) {
+        let edited = match self.0.catalog.list_edited_mirrors().await {
+            Ok(edited) => edited,
+            Err(error) => return tracing::debug!(error = %error, "edited mirrors could not be listed"),
+        };
+        for mirror in edited {
+            let handle: WorkflowHandle<Client, <MirrorWorkflow as HasWorkflowDefinition>::Run> =
+                ctx.client().get_workflow_handle(ids::mirror(&mirror));
+            let options = WorkflowSignalOptions::default();
+            if let Err(error) = handle.signal(MirrorWorkflow::catalog_changed, (), options).await {
+                // The next round tells it again.
+                tracing::debug!(error = %error, %mirror, "the mirror could not be told of its edits");
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! - `take_epoch`, `plan_partitions`, `copy_partitions`, `finish_copy`: a table's copy. `append`: that of an append-only one.
 //! - `stream`: the changes.
 //! - `resync`: tables into RESYNCING, planned anew where they do not fit any more.
+//! - `edit`: tables that join and leave.
 //! - `drop_mirror`: removes what a mirror made.
 //! - `housekeeping`: regular work for all mirrors.
 //!
@@ -26,6 +27,7 @@ mod append;
 mod check;
 mod copy_partitions;
 mod drop_mirror;
+mod edit;
 mod environment;
 mod failure;
 mod finish_copy;
@@ -70,6 +72,7 @@ impl Activities {
             .register_activities(take_epoch::Step(environment()))
             .register_activities(plan_partitions::Step(environment()))
             .register_activities(resync::Step(environment()))
+            .register_activities(edit::Step(environment()))
             .register_activities(finish_copy::Step(environment()))
             .register_activities(drop_mirror::Step(environment()))
             .register_activities(check::Step(environment()))

@@ -50,15 +50,18 @@ async fn record(environment: &Environment, report: &MirrorReport) -> Result<Over
     let before = catalog.get_mirror(&report.mirror).await?;
     write_phase(environment, report, &before).await?;
     let settings = &before.spec.settings.snapshot;
-    let mut due = Vec::new();
+    let (mut due, mut over) = (Vec::new(), Vec::new());
     if report.phase == Phase::Running {
         if before.spec.mode == Mode::Stream {
             catalog.stream_without_copy(&report.mirror).await?;
         }
         due = catalog.claim_copies(&report.mirror, settings.parallel_tables).await?;
+        let runs = |id: &i64| due.iter().any(|copy| copy.table_id == *id);
+        over = report.copying.iter().copied().filter(|id| !runs(id)).collect();
     }
     let mirror = catalog.get_mirror(&report.mirror).await?;
     let tables = counts(&mirror);
+    let edits = catalog.list_edits(&report.mirror).await?.len();
     Ok(Overview {
         state: mirror.state.to_string(),
         tables,
@@ -76,6 +79,8 @@ async fn record(environment: &Environment, report: &MirrorReport) -> Result<Over
         parallel_partitions: settings.parallel_partitions,
         resync_needed: report.phase == Phase::Running
             && !catalog.wanted_resyncs(&report.mirror).await?.is_empty(),
+        over,
+        edits: u32::try_from(edits).unwrap_or(u32::MAX),
         complete: mirror.spec.mode == Mode::Snapshot && tables.pending + tables.copying == 0,
     })
 }

@@ -49,10 +49,11 @@ impl Step {
 }
 
 /// A table as it is to be replicated from now on.
-struct Planned<'a> {
+pub(crate) struct Planned<'a> {
     table: &'a Table,
     shape: TableShape,
-    plan: TablePlan,
+    /// Its plan.
+    pub(crate) plan: TablePlan,
     /// Whether this is the plan that the table has.
     is_kept: bool,
 }
@@ -63,7 +64,10 @@ async fn begin(environment: &Environment, input: &ResyncInput) -> Result<()> {
     let destination = environment.destination(&mirror).await?;
     let work = Work { environment, mirror: &mirror, session: &session, destination: &destination };
     match input.which {
-        Resync::All => work.asked(mirror.tables.iter()).await,
+        // A paused table stays so until it is named.
+        Resync::All => {
+            work.asked(mirror.tables.iter().filter(|table| table.state != TableState::Paused)).await
+        }
         Resync::Table(id) => work.asked(mirror.tables.iter().filter(|table| table.id == id)).await,
         Resync::Needed => {
             let needed = environment.catalog.wanted_resyncs(mirror.name()).await?;
@@ -73,11 +77,11 @@ async fn begin(environment: &Environment, input: &ResyncInput) -> Result<()> {
 }
 
 /// What the resyncs of a mirror's tables have in common.
-struct Work<'a> {
-    environment: &'a Environment,
-    mirror: &'a Mirror,
-    session: &'a Session,
-    destination: &'a Destination,
+pub(crate) struct Work<'a> {
+    pub(crate) environment: &'a Environment,
+    pub(crate) mirror: &'a Mirror,
+    pub(crate) session: &'a Session,
+    pub(crate) destination: &'a Destination,
 }
 
 impl Work<'_> {
@@ -85,7 +89,8 @@ impl Work<'_> {
     /// changes nothing.
     async fn asked<'t>(&self, tables: impl Iterator<Item = &'t Table>) -> Result<()> {
         let mut planned = Vec::new();
-        for table in tables {
+        // One that is to join is copied anyway.
+        for table in tables.filter(|table| table.edit.is_none()) {
             planned.push(self.planned_anew(table).await?);
         }
         // After the last was looked at: changes of its former shape are of commits below.
@@ -114,14 +119,16 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn fail(&self, table: &Table, error: &Error) -> Result<()> {
+    /// Puts a table into ERROR.
+    pub(crate) async fn fail(&self, table: &Table, error: &Error) -> Result<()> {
         let catalog = &self.environment.catalog;
         catalog.set_table_error(table.id, error).await?;
         let event = NewEvent::of_error(self.mirror.name(), Severity::Error, error).on_table(&table.source);
         catalog.add_event(&event).await
     }
 
-    async fn planned_anew<'t>(&self, table: &'t Table) -> Result<Planned<'t>> {
+    /// Plans a table as the source has it now.
+    pub(crate) async fn planned_anew<'t>(&self, table: &'t Table) -> Result<Planned<'t>> {
         let Work { environment, mirror, session, .. } = self;
         let source = table.source.to_string();
         let shape = describe::describe(session, std::slice::from_ref(&table.source)).await?.pop();
@@ -138,8 +145,8 @@ impl Work<'_> {
 
     /// `is_followed`: the stream that runs follows the table by this very plan.
     async fn resync(&self, planned: &Planned<'_>, log_end: Lsn, is_followed: bool) -> Result<()> {
-        let Work { environment, mirror, destination, .. } = self;
-        let Planned { table, shape, plan, .. } = planned;
+        let Work { environment, destination, .. } = self;
+        let Planned { table, plan, .. } = planned;
         let catalog = &environment.catalog;
         self.publish(table).await?;
         let found = destination.clickhouse.table_state(plan).await?;
@@ -156,10 +163,18 @@ impl Work<'_> {
             destination.clickhouse.create_database(&destination.cluster).await?;
             destination.clickhouse.create_table(plan, &destination.cluster).await?;
         }
-        let stream = catalog.get_stream(mirror.name(), table.stream).await?;
+        catalog.replan_table(table.id, &self.stored(planned, log_end).await?).await?;
+        self.tell(table, &text).await
+    }
+
+    /// The plan as the catalog takes it. `log_end` is the end of the source's log, taken after the shape
+    /// was looked at.
+    pub(crate) async fn stored(&self, planned: &Planned<'_>, log_end: Lsn) -> Result<NewPlan> {
+        let Planned { table, shape, plan, .. } = planned;
+        let stream = self.environment.catalog.get_stream(self.mirror.name(), table.stream).await?;
         let value = serde_json::to_value(plan)
             .map_err(|error| Error::new(Code::Internal, format!("the plan of {}: {error}", table.source)))?;
-        let new = NewPlan {
+        Ok(NewPlan {
             oid: plan.oid,
             plan: value,
             // Not above the epoch of the copy, which is the log's end less one, too: on a quiet source the log
@@ -167,14 +182,12 @@ impl Work<'_> {
             floor: Version::epoch(stream.base, Lsn(log_end.0.saturating_sub(1))).0,
             rows_estimated: shape.rows_estimated,
             bytes_total: shape.bytes,
-        };
-        catalog.replan_table(table.id, &new).await?;
-        self.tell(table, &text).await
+        })
     }
 
     /// Makes sure that the source tells of the table before the copy's epoch is taken: one that was made
     /// anew is in no publication.
-    async fn publish(&self, table: &Table) -> Result<()> {
+    pub(crate) async fn publish(&self, table: &Table) -> Result<()> {
         let Work { environment, mirror, session, .. } = self;
         let Some(stream) = mirror.streams.iter().find(|stream| stream.n == table.stream) else {
             return Err(Error::new(Code::Internal, format!("{} belongs to no stream", table.source)));
@@ -188,7 +201,8 @@ impl Work<'_> {
         }
     }
 
-    async fn tell(&self, table: &Table, text: &str) -> Result<()> {
+    /// Writes an event of a table.
+    pub(crate) async fn tell(&self, table: &Table, text: &str) -> Result<()> {
         let Work { environment, mirror, .. } = self;
         let event = NewEvent::info(mirror.name(), text).on_table(&table.source.to_string());
         environment.catalog.add_event(&event).await

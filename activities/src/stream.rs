@@ -220,7 +220,7 @@ async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) 
     let mut tables = Vec::with_capacity(plans.len());
     for (id, plan) in plans {
         let Some(table) = mirror.tables.iter().find(|table| table.id == id) else { continue };
-        if !table.state.is_streamed() {
+        if !table.state.is_streamed() || table.edit.is_some() {
             continue;
         }
         let plan = Arc::new(read_plan(id, plan)?);

@@ -98,7 +98,9 @@ impl Catalog {
                     state = case state when 'PENDING' then 'COPYING' else state end
                  where id in (
                     select id from mirror_tables
-                    where mirror = $1 and not copying and state in ('PENDING', 'COPYING', 'RESYNCING') order by id
+                    where mirror = $1 and not copying and edit is null
+                        and state in ('PENDING', 'COPYING', 'RESYNCING')
+                    order by id
                     limit greatest(0, $2 - (select count(*) from mirror_tables where mirror = $1 and copying)))
                  and not copying and state in ('PENDING', 'COPYING', 'RESYNCING') -- paused since",
                 &[&mirror, &i64::from(parallel_tables)],

@@ -31,6 +31,9 @@ pub enum Draft {
         source: Box<PeerSpec>,
         /// Its destination.
         destination: Box<PeerSpec>,
+        /// Destination tables that the mirror wrote before: they may hold rows.
+        #[serde(default)]
+        former: Vec<String>,
     },
 }
 

@@ -14,6 +14,7 @@
 //! - [`peers`], [`mirrors`], [`tables`], [`streams`]: what is replicated, and how far it is.
 //! - [`copies`], [`partitions`]: copies of tables, and the queue that copiers share.
 //! - [`append`]: tables whose rows arrive exactly once.
+//! - [`edits`]: changes of a mirror while it runs.
 //! - [`drafts`]: specs that are checked before they are stored, and the answers.
 //! - [`batches`], [`events`]: figures and history, for people. [`retention`] deletes the old ones.
 //!
@@ -29,6 +30,7 @@ pub mod connection;
 pub mod copies;
 pub mod difference;
 pub mod drafts;
+pub mod edits;
 mod errors;
 pub mod events;
 pub mod failure;

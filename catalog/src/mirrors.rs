@@ -10,6 +10,7 @@ use tokio_postgres::Row;
 
 use crate::connection::Catalog;
 use crate::difference::{differences, summary, tell};
+use crate::edits::TableEdit;
 use crate::errors;
 use crate::events::{self, NewEvent};
 use crate::failure::Failure;
@@ -138,7 +139,7 @@ impl Catalog {
         }
         refuse_taken_destinations(&transaction, spec, &new.tables).await?;
         insert_streams(&transaction, &spec.name, &new.streams).await?;
-        insert_tables(&transaction, &spec.name, &new.tables).await?;
+        insert_tables(&transaction, &spec.name, &new.tables, None).await?;
         let mirror = load_one(&transaction, &spec.name).await?;
         transaction.commit().await.map_err(errors::database)?;
         Ok(Created::New(mirror))
@@ -208,7 +209,17 @@ impl Catalog {
     /// # Errors
     /// MIRROR_NOT_FOUND.
     pub async fn mark_prepared(&self, name: &str) -> Result<()> {
-        self.update_mirror(name, "prepared_at = coalesce(prepared_at, now())", &[]).await
+        let changed = sql::execute(
+            &self.client().await?,
+            // Said again and again while it runs: only the first time is a change.
+            "update mirrors set prepared_at = coalesce(prepared_at, now()),
+                updated_at = case when prepared_at is null then now() else updated_at end,
+                etag = case when prepared_at is null then gen_random_uuid()::text else etag end
+             where name = $1",
+            &[&name],
+        )
+        .await?;
+        if changed > 0 { Ok(()) } else { Err(not_found(name)) }
     }
 
     /// Notes that a mirror has copied everything, and is to do no more.
@@ -280,7 +291,7 @@ fn existing(mirror: Mirror, spec: &MirrorSpec, options: &CreateOptions) -> Resul
 }
 
 /// Two mirrors must not write into one table: keys of the one would replace those of the other.
-async fn refuse_taken_destinations(
+pub(crate) async fn refuse_taken_destinations(
     transaction: &Transaction<'_>,
     spec: &MirrorSpec,
     tables: &[NewTable],
@@ -316,7 +327,13 @@ async fn insert_streams(transaction: &Transaction<'_>, mirror: &str, streams: &[
     .map(drop)
 }
 
-async fn insert_tables(transaction: &Transaction<'_>, mirror: &str, tables: &[NewTable]) -> Result<()> {
+/// Inserts tables, with what is left to do for them.
+pub(crate) async fn insert_tables(
+    transaction: &Transaction<'_>,
+    mirror: &str,
+    tables: &[NewTable],
+    edit: Option<TableEdit>,
+) -> Result<()> {
     let streams: Vec<i32> = tables.iter().map(|table| sql::integer(table.stream)).collect();
     let schemas: Vec<&str> = tables.iter().map(|table| table.source.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.source.name.as_str()).collect();
@@ -325,16 +342,17 @@ async fn insert_tables(transaction: &Transaction<'_>, mirror: &str, tables: &[Ne
     let plans: Vec<&Value> = tables.iter().map(|table| &table.plan).collect();
     let rows: Vec<i64> = tables.iter().map(|table| sql::bigint(table.rows_estimated)).collect();
     let bytes: Vec<i64> = tables.iter().map(|table| sql::bigint(table.bytes_total)).collect();
+    let edit = edit.map(TableEdit::as_str);
     sql::execute(
         transaction,
         "insert into mirror_tables
-            (mirror, stream, source_schema, source_name, oid, destination, plan, rows_estimated, bytes_total)
-         select $1, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.plan, t.rows, t.bytes
+            (mirror, stream, source_schema, source_name, oid, destination, plan, rows_estimated, bytes_total, edit)
+         select $1, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.plan, t.rows, t.bytes, $10
          from unnest($2::integer[], $3::text[], $4::text[], $5::oid[], $6::text[], $7::jsonb[], $8::bigint[],
             $9::bigint[]) with ordinality
             as t (stream, source_schema, source_name, oid, destination, plan, rows, bytes, place)
          order by t.place",
-        &[&mirror, &streams, &schemas, &names, &oids, &destinations, &plans, &rows, &bytes],
+        &[&mirror, &streams, &schemas, &names, &oids, &destinations, &plans, &rows, &bytes, &edit],
     )
     .await
     .map(drop)
@@ -403,6 +421,6 @@ fn read(row: &Row, streams: Vec<Stream>, tables: Vec<Table>) -> Result<Mirror> {
     })
 }
 
-fn not_found(name: &str) -> Error {
+pub(crate) fn not_found(name: &str) -> Error {
     Error::new(Code::MirrorNotFound, format!("no mirror is called {name}")).with("mirror", name)
 }

@@ -115,6 +115,12 @@ impl<'a> Columns<'a> {
         let text: &str = self.get(name)?;
         text.parse().map_err(|_| unreadable(name, text))
     }
+
+    /// A word of a closed list, or NULL.
+    pub(crate) fn word_opt<T: FromStr>(self, name: &str) -> Result<Option<T>> {
+        let text: Option<&str> = self.get(name)?;
+        text.map(|text| text.parse().map_err(|_| unreadable(name, text))).transpose()
+    }
 }
 
 fn unreadable(name: &str, value: impl std::fmt::Display) -> Error {

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 
 use crate::connection::Catalog;
 use crate::copies::CopyProgress;
+use crate::edits::TableEdit;
 use crate::errors;
 use crate::events::{self, NewEvent, Severity};
 use crate::failure::Failure;
@@ -67,6 +68,8 @@ pub struct Table {
     pub blocked_by: Option<String>,
     /// How far that copy is, or was when it ended.
     pub copy: CopyProgress,
+    /// What is left to do for it since it was added or removed.
+    pub edit: Option<TableEdit>,
 }
 
 /// A table planned anew, for a resync.
@@ -171,28 +174,7 @@ impl Catalog {
         let mut client = self.client().await?;
         let transaction = client.transaction().await.map_err(errors::database)?;
         enter(&transaction, table_id, TableState::Resyncing, None, None).await?;
-        sql::execute(
-            &transaction,
-            "update mirror_tables set oid = $2, plan = $3, floor = greatest(floor, $4), rows_estimated = $5,
-                bytes_total = $6
-             where id = $1",
-            &[
-                &table_id,
-                &new.oid,
-                &new.plan,
-                &Numeric(new.floor),
-                &sql::bigint(new.rows_estimated),
-                &sql::bigint(new.bytes_total),
-            ],
-        )
-        .await?;
-        sql::execute(
-            &transaction,
-            "update streams s set lease = s.lease + 1 from mirror_tables t
-             where t.id = $1 and s.mirror = t.mirror and s.n = t.stream",
-            &[&table_id],
-        )
-        .await?;
+        store_plan(&transaction, table_id, new).await?;
         transaction.commit().await.map_err(errors::database)
     }
 
@@ -263,7 +245,7 @@ impl Catalog {
             // Of an append-only table nothing was copied, so nothing is left out.
             "update mirror_tables set state = 'STREAMING', state_since = now(), append_run = 1,
                 append_snapshot = '3:3:', append_seen_below = '0/0'
-             where mirror = $1 and state = 'PENDING'",
+             where mirror = $1 and state = 'PENDING' and edit is null",
             &[&mirror],
         )
         .await
@@ -306,8 +288,35 @@ impl Catalog {
     }
 }
 
+/// Stores the plan of a table and fences its stream.
+pub(crate) async fn store_plan(client: &impl GenericClient, table_id: i64, new: &NewPlan) -> Result<()> {
+    sql::execute(
+        client,
+        "update mirror_tables set oid = $2, plan = $3, floor = greatest(floor, $4), rows_estimated = $5,
+            bytes_total = $6
+         where id = $1",
+        &[
+            &table_id,
+            &new.oid,
+            &new.plan,
+            &Numeric(new.floor),
+            &sql::bigint(new.rows_estimated),
+            &sql::bigint(new.bytes_total),
+        ],
+    )
+    .await?;
+    sql::execute(
+        client,
+        "update streams s set lease = s.lease + 1 from mirror_tables t
+         where t.id = $1 and s.mirror = t.mirror and s.n = t.stream",
+        &[&table_id],
+    )
+    .await
+    .map(drop)
+}
+
 /// Brings a table into a state; with a lease, only if that is the lease of its stream.
-async fn enter(
+pub(crate) async fn enter(
     client: &impl GenericClient,
     table_id: i64,
     state: TableState,
@@ -315,12 +324,14 @@ async fn enter(
     lease: Option<i64>,
 ) -> Result<()> {
     let from: Vec<&str> = state.predecessors().map(TableState::as_str).collect();
-    // An error that is seen again keeps its time. A resync begins anew even if one runs.
+    // An error that is seen again keeps its time. A resync begins anew even if one runs. A table that was to
+    // join does so by its resync, if it is not dropped.
     let changed = sql::execute(
         client,
         "update mirror_tables t set state = $2, copying = copying and state = $2 and $2 <> 'RESYNCING',
             state_since = case when state = $2 then state_since else now() end, blocked_by = null,
-            resync_wanted = null, error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
+            edit = null, resync_wanted = null,
+            error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
                 and error->>'message' = $4::jsonb->>'message' then error else $4 end
          where id = $1 and state = any($3) and ($5::bigint is null or exists (
             select from streams s where s.mirror = t.mirror and s.n = t.stream and s.lease = $5))",
@@ -350,12 +361,18 @@ pub(crate) async fn of_mirrors(client: &impl GenericClient, mirrors: &[String]) 
     sql::rows(client, &sql, &[&mirrors]).await?.iter().map(read).collect()
 }
 
+/// The tables of a mirror for which something is left to do, dropped ones included.
+pub(crate) async fn edited(client: &impl GenericClient, mirror: &str) -> Result<Vec<Table>> {
+    let sql = format!("{SELECT} where t.mirror = $1 and t.edit is not null order by t.id");
+    sql::rows(client, &sql, &[&mirror]).await?.iter().map(read).collect()
+}
+
 /// The progress of a copy is summed up only where one runs: its partitions are found by the primary key.
 const SELECT: &str = "
     select t.id, t.mirror, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.made, t.state, t.state_since,
         t.error, t.copy_no, t.copying, t.epoch, t.read_end, t.copy_started_at, t.copy_finished_at, t.floor,
         t.rows_copied, t.bytes_copied, t.partitions_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.bytes_streamed,
-        t.blocked_by, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done
+        t.blocked_by, t.edit, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done
     from mirror_tables t left join lateral (
         select count(*) as partitions, count(*) filter (where state = 'DONE') as done,
             count(*) filter (where state = 'LEASED' and lease_until >= now()) as leased,
@@ -402,6 +419,7 @@ fn read(row: &Row) -> Result<Table> {
         bytes_streamed: columns.count("bytes_streamed")?,
         blocked_by: columns.get("blocked_by")?,
         copy,
+        edit: columns.word_opt("edit")?,
     })
 }
 

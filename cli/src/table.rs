@@ -5,9 +5,8 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use millrace_proto::v1::ResyncTableRequest;
+use millrace_proto::v1::{DropTableRequest, PauseTableRequest, ResumeTableRequest, ResyncTableRequest};
 
-use crate::client::output::Output;
 use crate::client::{Client, ClientArguments, call, request_id};
 
 /// Arguments of `millrace table`.
@@ -21,8 +20,14 @@ pub struct TableArguments {
 
 #[derive(Debug, Subcommand)]
 enum TableCommand {
+    /// Stop writing to a table; the others go on, and the source's log is not kept for it
+    Pause(Named),
+    /// Take a paused table up again: it is copied again, for its changes meanwhile are not kept
+    Resume(Named),
     /// Copy a table again while it goes on streaming; brings a table back that is in error
     Resync(Named),
+    /// Remove a table from its mirror
+    Drop(DropArguments),
 }
 
 #[derive(Debug, Args)]
@@ -34,22 +39,44 @@ struct Named {
     table: String,
 }
 
+#[derive(Debug, Args)]
+struct DropArguments {
+    #[command(flatten)]
+    named: Named,
+    /// Drop the destination table, too
+    #[arg(long)]
+    drop_destination: bool,
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// What the server answers; SERVER_UNREACHABLE if it does not.
 pub async fn run(arguments: TableArguments) -> anyhow::Result<ExitCode> {
-    let TableCommand::Resync(named) = arguments.command;
-    resync(&arguments.client.address, named, arguments.client.output).await?;
+    let mut client = Client::connect(&arguments.client.address).await?;
+    let mirrors = &mut client.mirrors;
+    let request_id = request_id();
+    let (mirror, text) = match arguments.command {
+        TableCommand::Pause(Named { mirror: name, table }) => {
+            let text = format!("table {table} paused");
+            (mirrors.pause_table(call(PauseTableRequest { name, table, request_id })).await?, text)
+        }
+        TableCommand::Resume(Named { mirror: name, table }) => {
+            let text = format!("table {table} is resumed; follow it with `millrace mirror watch {name}`");
+            (mirrors.resume_table(call(ResumeTableRequest { name, table, request_id })).await?, text)
+        }
+        TableCommand::Resync(Named { mirror: name, table }) => {
+            let text = format!("table {table} is resynced; follow it with `millrace mirror watch {name}`");
+            (mirrors.resync_table(call(ResyncTableRequest { name, table, request_id })).await?, text)
+        }
+        TableCommand::Drop(DropArguments { named: Named { mirror: name, table }, drop_destination }) => {
+            let stays = if drop_destination { "" } else { "; its destination table stays" };
+            let text = format!("table {table} left mirror {name}{stays}");
+            let request =
+                DropTableRequest { name, table, request_id, drop_destination, ..Default::default() };
+            (mirrors.drop_table(call(request)).await?, text)
+        }
+    };
+    arguments.client.output.print(&mirror.into_inner(), |_| text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn resync(address: &str, named: Named, output: Output) -> anyhow::Result<()> {
-    let Named { mirror: name, table } = named;
-    let mut client = Client::connect(address).await?;
-    let request = ResyncTableRequest { name, table: table.clone(), request_id: request_id() };
-    let mirror = client.mirrors.resync_table(call(request)).await?.into_inner();
-    output.print(&mirror, |mirror| {
-        format!("table {table} is resynced; follow it with `millrace mirror watch {}`", mirror.name)
-    })
 }

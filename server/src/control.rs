@@ -6,6 +6,7 @@
 
 mod apply;
 mod checks;
+mod edits;
 mod mirrors;
 mod peers;
 mod watch;

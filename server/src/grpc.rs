@@ -152,12 +152,16 @@ service! {
         create_mirror "CreateMirror" (CreateMirrorRequest) -> Mirror;
         get_mirror "GetMirror" (GetMirrorRequest) -> Mirror;
         list_mirrors "ListMirrors" (ListMirrorsRequest) -> ListMirrorsResponse;
+        update_mirror "UpdateMirror" (UpdateMirrorRequest) -> Mirror;
         delete_mirror "DeleteMirror" (DeleteMirrorRequest) -> DeleteMirrorResponse;
         validate_mirror "ValidateMirror" (ValidateMirrorRequest) -> ValidateMirrorResponse;
         pause_mirror "PauseMirror" (PauseMirrorRequest) -> Mirror;
         resume_mirror "ResumeMirror" (ResumeMirrorRequest) -> Mirror;
         resync_mirror "ResyncMirror" (ResyncMirrorRequest) -> Mirror;
         resync_table "ResyncTable" (ResyncTableRequest) -> Mirror;
+        pause_table "PauseTable" (PauseTableRequest) -> Mirror;
+        resume_table "ResumeTable" (ResumeTableRequest) -> Mirror;
+        drop_table "DropTable" (DropTableRequest) -> Mirror;
         list_mirror_events "ListMirrorEvents" (ListMirrorEventsRequest) -> ListMirrorEventsResponse;
     }
     {

@@ -16,6 +16,7 @@
 //! - `convert`: messages to specs, stored objects to messages.
 //! - `validate`, `text`: what a request may hold.
 //! - `refusals`: what is not built yet.
+//! - `edit`: what of a mirror may change while it runs.
 //! - `tables`: patterns, and the destinations' names.
 //! - `report`: what the workers' checks found.
 //! - `document`, `plan`, `diff`: `apply`: the file, its steps, what differs.
@@ -27,6 +28,7 @@ mod control;
 mod convert;
 mod diff;
 mod document;
+mod edit;
 mod fault;
 mod gate;
 mod grpc;

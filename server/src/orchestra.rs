@@ -54,6 +54,8 @@ pub(crate) enum Change {
     Pause,
     /// Go on.
     Resume,
+    /// Look into the catalog for what was changed there, and have it done.
+    Edit,
     /// Copy these tables again.
     Resync(Resync),
     /// Go away.
@@ -188,6 +190,7 @@ impl Orchestra {
         match change {
             Change::Pause => update!(MirrorWorkflow::pause, ()),
             Change::Resume => update!(MirrorWorkflow::resume, ()),
+            Change::Edit => update!(MirrorWorkflow::edit, ()),
             Change::Resync(which) => {
                 update!(MirrorWorkflow::resync, ResyncInput { mirror: mirror.to_owned(), which })
             }

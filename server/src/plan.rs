@@ -11,6 +11,7 @@ use millrace_terms::{Code, Error};
 
 use crate::diff::{self, Change};
 use crate::document::Document;
+use crate::edit;
 use crate::fault::{Answer, invalid};
 use crate::refusals;
 
@@ -34,6 +35,8 @@ pub(crate) enum Step {
     KeepPeer(String),
     /// Create a mirror.
     CreateMirror(MirrorSpec),
+    /// Change a mirror that runs.
+    UpdateMirror(MirrorSpec, Vec<Change>),
     /// Leave a mirror.
     KeepMirror(String),
     /// Drop a mirror that the document does not hold.
@@ -115,18 +118,11 @@ fn mirror_step(mirror: &MirrorSpec, stored: Option<&StoredMirror>) -> Answer<Ste
         let message = format!("mirror {} is being dropped", mirror.name);
         return Err(Error::new(Code::MirrorState, message).with("mirror", mirror.name.clone()).into());
     }
-    match &diff::with_stored(&stored.spec, mirror)?[..] {
-        [] => Ok(Step::KeepMirror(mirror.name.clone())),
-        [change, ..] => {
-            let message = format!("mirror {}: changing {} is not built yet", mirror.name, change.field);
-            Err(Error::new(Code::Unimplemented, message)
-                .with("mirror", mirror.name.clone())
-                .with("field", change.field.clone())
-                .with("difference", change.to_string())
-                .with_remedy("Undo the change in the file, or delete the mirror and create it again.")
-                .into())
-        }
-    }
+    let changes = edit::preview(&stored.spec, mirror)?;
+    Ok(match changes.is_empty() {
+        true => Step::KeepMirror(mirror.name.clone()),
+        false => Step::UpdateMirror(mirror.clone(), changes),
+    })
 }
 
 fn pruned(document: &Document, peers: &[PeerSpec], mirrors: &[StoredMirror]) -> Answer<Vec<Step>> {
@@ -213,12 +209,21 @@ mirrors:
     }
 
     #[test]
-    fn changes_of_a_mirror_are_refused_by_their_field() {
+    fn a_mirror_is_updated_and_what_cannot_change_is_refused_by_its_field() {
         let document = parsed(DOCUMENT);
-        let text = format!("{DOCUMENT}  settings: {{flush: {{max_rows: 7}}}}\n");
-        let fault = steps(&parsed(&text), &document.peers, &stored(&document), false).unwrap_err();
-        assert_eq!(fault.error.code(), Code::Unimplemented);
-        assert!(fault.error.message().contains("settings.flush.max_rows"), "{}", fault.error);
+        let with = |settings: &str| parsed(&format!("{DOCUMENT}  settings: {settings}\n"));
+        let live =
+            steps(&with("{flush: {max_rows: 7}}"), &document.peers, &stored(&document), false).unwrap();
+        let Step::UpdateMirror(_, changes) = &live[2] else { panic!("{live:?}") };
+        assert_eq!(changes[0].to_string(), "settings.flush.max_rows 100000 -> 7");
+        let fixed = with("{on_unrepresentable: string}");
+        let fault = steps(&fixed, &document.peers, &stored(&document), false).unwrap_err();
+        assert_eq!(fault.error.code(), Code::InvalidArgument);
+        assert!(fault.error.message().contains("settings.on_unrepresentable"), "{}", fault.error);
+        let other = parsed(&DOCUMENT.replace("public.*", "public.items"));
+        let steps = steps(&other, &document.peers, &stored(&document), false).unwrap();
+        let Step::UpdateMirror(_, changes) = &steps[2] else { panic!("{steps:?}") };
+        assert_eq!(changes.len(), 2, "{changes:?}");
     }
 
     #[test]

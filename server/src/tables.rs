@@ -31,6 +31,29 @@ pub(crate) fn resolve(mirror: &MirrorSpec, listing: &[TableName]) -> Answer<Mirr
     Ok(MirrorSpec { tables: tables.into_iter().map(|(_, table)| table).collect(), ..mirror.clone() })
 }
 
+/// As [`resolve`], for a mirror that has tables: those that stay keep their destinations, and one that
+/// only a pattern names keeps its own entry.
+pub(crate) fn resolve_again(
+    mirror: &MirrorSpec,
+    listing: &[TableName],
+    stored: &[TableSpec],
+) -> Answer<MirrorSpec> {
+    let mut tables = expand(&mirror.tables, listing)?;
+    let stored: BTreeMap<&str, &TableSpec> =
+        stored.iter().map(|table| (table.source.as_str(), table)).collect();
+    let named: BTreeSet<TableName> =
+        mirror.tables.iter().filter_map(|entry| entry.source.parse().ok()).collect();
+    for (name, table) in &mut tables {
+        match stored.get(table.source.as_str()) {
+            Some(stored) if !named.contains(name) => *table = (*stored).clone(),
+            Some(stored) if table.destination.is_empty() => table.destination.clone_from(&stored.destination),
+            _ => {}
+        }
+    }
+    name_destinations(&mut tables)?;
+    Ok(MirrorSpec { tables: tables.into_iter().map(|(_, table)| table).collect(), ..mirror.clone() })
+}
+
 fn expand(entries: &[TableSpec], listing: &[TableName]) -> Answer<Vec<(TableName, TableSpec)>> {
     let mut named = BTreeSet::new();
     for (index, entry) in entries.iter().enumerate() {

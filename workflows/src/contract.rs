@@ -18,7 +18,9 @@ use crate::payload::{
 pub use check_activities::Check;
 pub use drop_activities::{AwaitClosed, BeginDrop, DropDestination, DropSource, ForgetMirror};
 pub use housekeeping_activities::Housekeep;
-pub use mirror_activities::{BeginResync, NoteEvent, PrepareDestination, PrepareSource, RecordMirror};
+pub use mirror_activities::{
+    BeginResync, EditTables, NoteEvent, PrepareDestination, PrepareSource, RecordMirror,
+};
 pub use snapshot_activities::{CopyPartitions, FailCopy, FinishCopy, PlanPartitions, TakeEpoch};
 pub use stream_activities::Stream;
 
@@ -52,6 +54,13 @@ impl MirrorActivities {
     /// fit any more are planned anew, and the stream's attempt is replaced by one that knows the plan.
     #[activity(name = "begin_resync")]
     pub fn begin_resync(input: ResyncInput) -> () {
+        unimplemented!()
+    }
+
+    /// Has tables that were added join the mirror, and those that were removed leave it: publication,
+    /// destination, the stream's knowledge of them. A table that cannot join goes to ERROR.
+    #[activity(name = "edit_tables")]
+    pub fn edit_tables(mirror: MirrorRef) -> () {
         unimplemented!()
     }
 

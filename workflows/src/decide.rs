@@ -39,6 +39,9 @@ pub struct Progress {
     /// Whether slot and publication of a completed mirror are removed.
     #[serde(default)]
     pub released: bool,
+    /// Whether the catalog is being asked: what it said last is about to be replaced.
+    #[serde(skip)]
+    pub asking: bool,
 }
 
 /// A child workflow, as far as its parent knows.
@@ -82,6 +85,10 @@ pub enum Step {
     Resync,
     /// Tell every child that runs to stop.
     Stop,
+    /// Tell the copies of these tables to stop.
+    StopCopies(Vec<i64>),
+    /// Have tables join and leave the mirror.
+    Edit,
     /// Remove slot and publication of a mirror that only copies.
     Release,
     /// Everything that was asked for is done.
@@ -106,6 +113,7 @@ impl Default for Progress {
             recorded: None,
             drop: None,
             released: false,
+            asking: false,
         }
     }
 }
@@ -120,6 +128,7 @@ impl Progress {
             Phase::Running if self.overview.complete => Step::Complete,
             Phase::Running => self.next_running(),
             Phase::Paused | Phase::Failed if self.must_stop() => Step::Stop,
+            Phase::Paused if self.overview.edits > 0 => Step::Edit,
             Phase::Paused | Phase::Failed => Step::Wait,
             Phase::Completed if self.must_stop() => Step::Stop,
             Phase::Completed if !self.is_quiet() => Step::Wait,
@@ -131,6 +140,13 @@ impl Progress {
     fn next_running(&self) -> Step {
         if self.stream == Child::Stopped {
             return Step::StartStream;
+        }
+        let over = self.overdue();
+        if !over.is_empty() {
+            return Step::StopCopies(over);
+        }
+        if self.overview.edits > 0 {
+            return Step::Edit;
         }
         if self.overview.resync_needed {
             return Step::Resync;
@@ -145,6 +161,24 @@ impl Progress {
         if shares.is_empty() { Step::Wait } else { Step::StartCopies(shares) }
     }
 
+    /// Tables whose copy is over in the catalog, and was not told to stop yet.
+    fn overdue(&self) -> Vec<i64> {
+        let runs = |id: &&i64| self.copies.get(*id).is_some_and(|copy| !copy.stopping);
+        self.overview.over.iter().filter(runs).copied().collect()
+    }
+
+    /// Whether nothing that a user changed is left to be done here; what a phase does not do is done
+    /// when the mirror goes on.
+    pub fn is_settled(&self) -> bool {
+        let done =
+            self.overview.edits == 0 && !self.overview.over.iter().any(|id| self.copies.contains_key(id));
+        match self.phase {
+            Phase::Dropping => true,
+            Phase::Running | Phase::Paused => self.is_recorded() && done,
+            Phase::Setup | Phase::Failed | Phase::Completed => self.is_recorded(),
+        }
+    }
+
     fn must_stop(&self) -> bool {
         self.stream == Child::Running || self.copies.values().any(|copy| !copy.stopping)
     }
@@ -156,12 +190,13 @@ impl Progress {
 
     /// Whether the catalog, and so everybody, knows the present phase.
     pub fn is_recorded(&self) -> bool {
-        self.recorded == Some(self.phase) && !self.stale
+        self.recorded == Some(self.phase) && !self.stale && !self.asking
     }
 
     /// Takes what the catalog answered to a report of `phase`.
     pub fn recorded(&mut self, phase: Phase, overview: Overview) {
         self.recorded = Some(phase);
+        self.asking = false;
         self.overview = overview;
     }
 

@@ -117,6 +117,8 @@ impl MirrorWorkflow {
     pub async fn pause(ctx: &mut WorkflowContext<Self>, _input: ()) -> Result<MirrorStatus, Refusal> {
         ctx.state_mut(|workflow| {
             workflow.resyncing_needed.cancel_with_reason("the mirror pauses");
+            // Tables that join and leave must not hold it up: they do so afterwards.
+            workflow.preparing.cancel_with_reason("the mirror pauses");
             workflow.progress.apply(Event::Pause)
         })?;
         ctx.wait_condition(|workflow| {
@@ -176,6 +178,20 @@ impl MirrorWorkflow {
         Ok(ctx.state(|workflow| workflow.progress.status()))
     }
 
+    #[update_validator(edit)]
+    fn may_edit(&self, _view: &WorkflowContextView, _input: &()) -> Result<(), Refusal> {
+        Ok(self.progress.phase.after(Event::Edit).map(drop)?)
+    }
+
+    /// Looks into the catalog for what a user changed there, and answers when it is done: tables joined
+    /// and left, and no copy runs of one that was stopped.
+    #[update(name = "edit")]
+    pub async fn edit(ctx: &mut WorkflowContext<Self>, _input: ()) -> Result<MirrorStatus, Refusal> {
+        ctx.state_mut(|workflow| workflow.progress.stale = true);
+        ctx.wait_condition(|workflow| workflow.progress.is_settled()).await?;
+        Ok(ctx.state(|workflow| workflow.progress.status()))
+    }
+
     #[update_validator(drop_mirror)]
     fn may_drop(&self, _view: &WorkflowContextView, _options: &DropOptions) -> Result<(), Refusal> {
         Ok(self.progress.phase.after(Event::Drop).map(drop)?)
@@ -207,6 +223,8 @@ async fn perform(ctx: &Context, step: Step) -> WorkflowResult<Flow> {
         Step::StartCopies(shares) => start_copies(ctx, shares).await,
         Step::Resync => resync_needed(ctx).await?,
         Step::Stop => stop(ctx).await,
+        Step::StopCopies(tables) => stop_copies(ctx, &tables).await,
+        Step::Edit => edit_tables(ctx).await,
         Step::Release => release(ctx).await?,
         Step::Complete => change(ctx, |progress| {
             // Only Running completes, and only there this step is decided.
@@ -236,6 +254,7 @@ fn name(ctx: &Context) -> String {
 async fn record(ctx: &Context) -> WorkflowResult<()> {
     let report = ctx.state_mut(|workflow| {
         workflow.progress.stale = false;
+        workflow.progress.asking = true;
         workflow.progress.report(&workflow.mirror)
     });
     let phase = report.phase;
@@ -347,15 +366,7 @@ async fn stop(ctx: &Context) {
     let mirror = name(ctx);
     let (stream, copies) = ctx.state(|workflow| {
         let progress = &workflow.progress;
-        (
-            progress.stream,
-            progress
-                .copies
-                .iter()
-                .filter(|(_, copy)| !copy.stopping)
-                .map(|(id, copy)| (*id, copy.clone()))
-                .collect::<Vec<_>>(),
-        )
+        (progress.stream, progress.copies.keys().copied().collect::<Vec<_>>())
     });
     if stream == Child::Running {
         let told = children::cancel(ctx, ids::stream(&mirror, STREAM), STOP).await;
@@ -366,17 +377,40 @@ async fn stop(ctx: &Context) {
             }
         });
     }
-    for (id, copy) in copies {
+    stop_copies(ctx, &copies).await;
+}
+
+/// Tells the copies of these tables to stop.
+async fn stop_copies(ctx: &Context, tables: &[i64]) {
+    let mirror = name(ctx);
+    for id in tables {
+        let copy = ctx.state(|workflow| workflow.progress.copies.get(id).cloned());
+        let Some(copy) = copy.filter(|copy| !copy.stopping) else { continue };
         let told = children::cancel(ctx, ids::snapshot(&mirror, &copy.table, copy.copy_no), STOP).await;
-        change(ctx, |progress| match progress.copies.get_mut(&id) {
+        change(ctx, |progress| match progress.copies.get_mut(id) {
             Some(running) if told => running.stopping = true,
             Some(_) => {
-                progress.copies.remove(&id);
+                progress.copies.remove(id);
                 progress.stale = true;
             }
             None => {}
         });
     }
+}
+
+/// Has tables join and leave. What cannot be done now stays in the catalog, for the next look at it.
+async fn edit_tables(ctx: &Context) {
+    let token = ctx.state_mut(|workflow| {
+        workflow.preparing = ctx.cancellation_token().child_token();
+        workflow.preparing.clone()
+    });
+    let mirror = MirrorRef { mirror: name(ctx) };
+    let options = options::edit("tables join and leave", &token);
+    let done = ctx.execute_activity(MirrorActivities::edit_tables, mirror, options).await;
+    change(ctx, |progress| match done {
+        Ok(()) => progress.stale = true,
+        Err(_) => progress.overview.edits = 0,
+    });
 }
 
 /// Removes slot and publication of a mirror that only copies: a slot that nobody reads fills the

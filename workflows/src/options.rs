@@ -61,6 +61,10 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// Attempts to begin a resync: what a second one does not mend, the user hears of.
 const RESYNC_ATTEMPTS: u32 = 2;
 
+/// Time for tables to join and leave in all, attempts together: nothing else of the mirror is begun
+/// meanwhile. What is not done in it is tried again when the mirror is looked at the next time.
+const EDIT: Duration = Duration::from_secs(45);
+
 /// Time of one round of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(120);
 
@@ -164,6 +168,16 @@ pub fn resync(summary: impl Into<String>, token: &WorkflowCancellationToken) -> 
     ActivityOptions::with_close_timeouts(ActivityCloseTimeouts::ScheduleToClose(RESYNC))
         .heartbeat_timeout(HEARTBEAT)
         .retry_policy(retry)
+        .cancellation_token(token.clone())
+        .summary(summary)
+        .build()
+}
+
+/// For tables that join and leave.
+pub fn edit(summary: impl Into<String>, token: &WorkflowCancellationToken) -> ActivityOptions {
+    ActivityOptions::with_close_timeouts(ActivityCloseTimeouts::ScheduleToClose(EDIT))
+        .heartbeat_timeout(HEARTBEAT)
+        .retry_policy(retry(RETRY_LONGEST_DATA))
         .cancellation_token(token.clone())
         .summary(summary)
         .build()

@@ -101,6 +101,13 @@ pub struct Overview {
     /// Whether there are tables that must be copied again although nobody asked for it.
     #[serde(default)]
     pub resync_needed: bool,
+    /// Ids of tables whose copy was reported to run, and is over in the catalog: they are paused, dropped
+    /// or in error.
+    #[serde(default)]
+    pub over: Vec<i64>,
+    /// Number of tables that were added or removed, and for which something is left to do.
+    #[serde(default)]
+    pub edits: u32,
 }
 
 /// Number of a mirror's tables, by state.

@@ -37,6 +37,8 @@ pub enum Event {
     Resume,
     /// A user asks to copy tables again.
     Resync,
+    /// A user changed the mirror or one of its tables.
+    Edit,
     /// A user asks to drop it.
     Drop,
     /// The source, the destination or the stream failed for good.
@@ -45,7 +47,7 @@ pub enum Event {
     Complete,
 }
 
-use Event::{Complete, Drop, Fail, Pause, Prepared, Resume, Resync};
+use Event::{Complete, Drop, Edit, Fail, Pause, Prepared, Resume, Resync};
 use Phase::{Completed, Dropping, Failed, Paused, Running, Setup};
 
 /// Every transition there is.
@@ -59,6 +61,11 @@ const TRANSITIONS: &[(Phase, Event, Phase)] = &[
     (Running, Drop, Dropping),
     // Tables are copied again while the others go on.
     (Running, Resync, Running),
+    // What was changed is in the catalog: it is done at once, or when the mirror is as far.
+    (Setup, Edit, Setup),
+    (Running, Edit, Running),
+    (Paused, Edit, Paused),
+    (Failed, Edit, Failed),
     (Paused, Resume, Running),
     (Paused, Drop, Dropping),
     // Prepared again: what made it fail may be a slot or a table that is gone.
@@ -112,6 +119,7 @@ impl fmt::Display for Event {
             Pause => "pause",
             Resume => "resume",
             Resync => "resync",
+            Edit => "edit",
             Drop => "drop",
             Fail => "fail",
             Complete => "complete",
@@ -134,6 +142,16 @@ mod tests {
     fn a_mirror_can_be_dropped_until_it_is_completed() {
         for phase in [Setup, Running, Paused, Failed, Dropping] {
             assert_eq!(phase.after(Drop), Ok(Dropping), "{phase}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_can_be_edited_until_it_goes_away() {
+        for phase in [Setup, Running, Paused, Failed] {
+            assert_eq!(phase.after(Edit), Ok(phase));
+        }
+        for phase in [Dropping, Completed] {
+            assert_eq!(phase.after(Edit).unwrap_err().code(), Code::MirrorState);
         }
     }
 

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::LEASE;
 use crate::environment::Environment;
 
-/// Time between two renewals: three may fail before the lease is over.
-const RENEWAL: Duration = Duration::from_millis(2500);
+/// Time between two renewals: nine may fail before the lease is over. It is also how late an attempt of a
+/// quiet mirror takes notice that its tables were changed.
+const RENEWAL: Duration = Duration::from_secs(1);
 
 /// Renews the lease until it is lost.
 pub(super) async fn renew(

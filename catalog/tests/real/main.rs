@@ -5,6 +5,7 @@
 mod append;
 mod copies;
 mod database;
+mod edits;
 mod migration;
 mod mirrors;
 mod peers;

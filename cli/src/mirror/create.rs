@@ -48,6 +48,19 @@ pub(super) struct SpecArguments {
     /// A table as SQL writes it, perhaps with its name in ClickHouse; or all of a schema: public.*
     #[arg(long = "table", value_name = "TABLE[=NAME]", required = true)]
     tables: Vec<String>,
+    #[command(flatten)]
+    live: LiveSettings,
+    /// What happens to a value that ClickHouse cannot hold [default: error]
+    #[arg(long, value_name = "WHAT", help_heading = "Settings")]
+    on_unrepresentable: Option<OnUnrepresentable>,
+    /// What happens when the replication slot is gone [default: error]
+    #[arg(long, value_name = "WHAT", help_heading = "Settings")]
+    on_slot_lost: Option<OnSlotLost>,
+}
+
+/// Settings that may change while a mirror runs.
+#[derive(Debug, Args)]
+pub(super) struct LiveSettings {
     /// Tables copied at once [default: 4]
     #[arg(long, value_name = "NUMBER", help_heading = "Settings")]
     parallel_tables: Option<u32>,
@@ -66,12 +79,6 @@ pub(super) struct SpecArguments {
     /// Bytes of one INSERT at most [default: 32MiB]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Settings")]
     flush_bytes: Option<u64>,
-    /// What happens to a value that ClickHouse cannot hold [default: error]
-    #[arg(long, value_name = "WHAT", help_heading = "Settings")]
-    on_unrepresentable: Option<OnUnrepresentable>,
-    /// What happens when the replication slot is gone [default: error]
-    #[arg(long, value_name = "WHAT", help_heading = "Settings")]
-    on_slot_lost: Option<OnSlotLost>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -112,7 +119,7 @@ impl CreateArguments {
 impl SpecArguments {
     /// The mirror that the arguments stand for.
     pub(super) fn mirror(self) -> Result<Mirror, Error> {
-        let tables = self.tables.iter().map(|text| table(text)).collect::<Result<_, _>>()?;
+        let tables = self.tables.iter().map(|text| table("--table", text)).collect::<Result<_, _>>()?;
         let settings = self.settings();
         Ok(Mirror {
             name: self.name,
@@ -135,6 +142,26 @@ impl SpecArguments {
             OnSlotLost::Resync => settings::OnSlotLost::ResyncMirror,
         });
         Settings {
+            on_unrepresentable: on_unrepresentable.unwrap_or_default().into(),
+            on_slot_lost: on_slot_lost.unwrap_or_default().into(),
+            ..self.live.fields().0
+        }
+    }
+}
+
+impl LiveSettings {
+    /// The settings, and the paths of those that are given.
+    pub(super) fn fields(&self) -> (Settings, Vec<String>) {
+        let given = [
+            ("snapshot.parallel_tables", self.parallel_tables.is_some()),
+            ("snapshot.parallel_partitions", self.parallel_partitions.is_some()),
+            ("snapshot.partition_bytes", self.partition_bytes.is_some()),
+            ("flush.min_interval", self.flush_interval.is_some()),
+            ("flush.max_rows", self.flush_rows.is_some()),
+            ("flush.max_bytes", self.flush_bytes.is_some()),
+        ];
+        let given = given.into_iter().filter(|(_, is_given)| *is_given);
+        let settings = Settings {
             snapshot: Some(SnapshotSettings {
                 parallel_tables: self.parallel_tables,
                 parallel_partitions: self.parallel_partitions,
@@ -146,15 +173,14 @@ impl SpecArguments {
                 max_bytes: self.flush_bytes,
                 max_in_flight: None,
             }),
-            on_unrepresentable: on_unrepresentable.unwrap_or_default().into(),
-            on_slot_lost: on_slot_lost.unwrap_or_default().into(),
             ..Settings::default()
-        }
+        };
+        (settings, given.map(|(path, _)| format!("settings.{path}")).collect())
     }
 }
 
-/// Reads `TABLE[=NAME]`. An equals sign within double quotes belongs to the table.
-fn table(text: &str) -> Result<Table, Error> {
+/// Reads `TABLE[=NAME]` that was given to a flag. An equals sign within double quotes belongs to the table.
+pub(super) fn table(flag: &str, text: &str) -> Result<Table, Error> {
     let mut is_quoted = false;
     let end = text.find(|c: char| {
         is_quoted ^= c == '"';
@@ -165,7 +191,7 @@ fn table(text: &str) -> Result<Table, Error> {
         None => (text, ""),
     };
     if source.trim().is_empty() || (end.is_some() && destination.is_empty()) {
-        let error = Error::new(Code::InvalidArgument, format!("--table {text}: a name is missing"));
+        let error = Error::new(Code::InvalidArgument, format!("{flag} {text}: a name is missing"));
         return Err(error.with_remedy("Give TABLE or TABLE=NAME, such as public.orders=orders."));
     }
     Ok(Table { source: source.trim().to_owned(), destination: destination.to_owned(), ..Table::default() })
@@ -202,7 +228,7 @@ mod tests {
 
     #[test]
     fn tables_are_split_at_the_equals_sign_outside_quotes() {
-        let read = |text: &str| table(text).map(|table| (table.source, table.destination));
+        let read = |text: &str| table("--table", text).map(|table| (table.source, table.destination));
         assert_eq!(read("public.orders"), Ok(("public.orders".into(), String::new())));
         assert_eq!(read("public.a=b"), Ok(("public.a".into(), "b".into())));
         assert_eq!(read(r#"public."a=b"=c"#), Ok((r#"public."a=b""#.into(), "c".into())));

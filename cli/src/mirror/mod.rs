@@ -6,6 +6,7 @@ mod create;
 mod logs;
 mod progress;
 mod show;
+mod update;
 mod wait;
 mod watch;
 
@@ -52,6 +53,8 @@ enum MirrorCommand {
     Resume(Named),
     /// Copy every table again while the mirror goes on streaming
     Resync(Named),
+    /// Add and remove tables, and change settings, while the mirror runs
+    Update(Box<update::UpdateArguments>),
     /// End a mirror and remove what it made on the source
     Drop(DropArguments),
     /// Follow progress and lag until Ctrl-C or the mirror's end
@@ -117,6 +120,7 @@ pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
                 format!("mirror {0} is resynced; follow it with `millrace mirror watch {0}`", mirror.name)
             })?;
         }
+        MirrorCommand::Update(arguments) => update::run(address, *arguments, output).await?,
         MirrorCommand::Drop(arguments) => drop(address, arguments, output).await?,
         MirrorCommand::Watch(Named { name }) => {
             watch::run(&mut Client::connect(address).await?, &name, output).await?;

@@ -63,6 +63,10 @@ impl MirrorService for Fake {
         pause_mirror: PauseMirrorRequest => Mirror;
         resync_mirror: ResyncMirrorRequest => Mirror;
         resync_table: ResyncTableRequest => Mirror;
+        update_mirror: UpdateMirrorRequest => Mirror;
+        pause_table: PauseTableRequest => Mirror;
+        resume_table: ResumeTableRequest => Mirror;
+        drop_table: DropTableRequest => Mirror;
         resume_mirror: ResumeMirrorRequest => Mirror;
         list_mirror_events: ListMirrorEventsRequest => ListMirrorEventsResponse;
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use millrace_catalog::edits::MirrorEdit;
+use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::peers::CreateOptions;
 use millrace_catalog::spec::{MirrorSpec, PeerSpec};
 use millrace_catalog::state::Desired;
@@ -11,12 +13,14 @@ use millrace_proto::v1;
 use millrace_proto::v1::applied_object::{Action, Kind};
 use millrace_terms::{Code, Error};
 
+use super::edits::EditOptions;
 use super::mirrors::Prepared;
 use super::{Control, found, whole_page};
 use crate::diff::Change;
 use crate::fault::Answer;
 use crate::plan::{self, Step, StoredMirror};
 use crate::{document, report};
+use crate::{edit, tables};
 
 /// Checks that run at once for one document: each takes a slot of a worker.
 const CHECKS_MAX: usize = 4;
@@ -34,12 +38,17 @@ impl Control {
         let steps = plan::steps(&document, &peers, &mirrors, request.prune)?;
         let known = peers.iter().chain(&document.peers).map(|peer| (peer.name.as_str(), peer)).collect();
         let mut prepared = self.validate(&steps, &known).await?;
+        let options = EditOptions { drop_destination: request.drop_destination, ..EditOptions::default() };
+        let mut edits = self.validate_edits(&steps, &stored, &known, &options).await?;
 
         let mut objects = Vec::with_capacity(steps.len());
         for step in steps {
             let mut object = describe(&step);
             if !request.dry_run {
-                object.leftovers = self.carry_out(step, &mut prepared, request.drop_destination).await?;
+                object.leftovers = match step {
+                    Step::UpdateMirror(mirror, _) => self.carry_out_edit(&mirror, &mut edits).await?,
+                    step => self.carry_out(step, &mut prepared, request.drop_destination).await?,
+                };
             }
             objects.push(object);
         }
@@ -95,6 +104,43 @@ impl Control {
         Ok((mirror.name.clone(), self.prepare(mirror, source, destination).await?))
     }
 
+    /// Looks at every table that is to join a mirror. Gives the changes, ready to be stored.
+    async fn validate_edits(
+        &self,
+        steps: &[Step],
+        stored: &[Mirror],
+        known: &BTreeMap<&str, &PeerSpec>,
+        options: &EditOptions,
+    ) -> Answer<BTreeMap<String, MirrorEdit>> {
+        let mut edits = BTreeMap::new();
+        for step in steps {
+            let Step::UpdateMirror(asked, _) = step else { continue };
+            let Some(stored) = stored.iter().find(|mirror| mirror.spec.name == asked.name) else { continue };
+            let unknown = edit::unknown_schemas(&stored.spec, asked);
+            let mut listing = edit::sources(&stored.spec);
+            if let (false, Some(source)) = (unknown.is_empty(), known.get(asked.source.as_str())) {
+                let found = self.listing(source).await?;
+                listing.extend(found.into_iter().filter(|table| unknown.contains(&table.schema)));
+            }
+            let after = tables::resolve_again(asked, &listing, &stored.spec.tables)?;
+            if let Some(edit) = self.prepare_edit(stored, after, options).await? {
+                edits.insert(asked.name.clone(), edit);
+            }
+        }
+        Ok(edits)
+    }
+
+    async fn carry_out_edit(
+        &self,
+        mirror: &MirrorSpec,
+        edits: &mut BTreeMap<String, MirrorEdit>,
+    ) -> Answer<Vec<String>> {
+        if let (Some(edit), Some(stored)) = (edits.remove(&mirror.name), self.stored(&mirror.name).await?) {
+            self.carry_edit(&stored, Some(edit), "").await?;
+        }
+        Ok(Vec::new())
+    }
+
     /// Takes one step; gives what a drop left behind.
     async fn carry_out(
         &self,
@@ -105,7 +151,7 @@ impl Control {
         // Created by somebody else since it was planned: that is what was asked for, or an error.
         let options = CreateOptions { allow_existing: true, ..CreateOptions::default() };
         match step {
-            Step::KeepPeer(_) | Step::KeepMirror(_) => {}
+            Step::KeepPeer(_) | Step::KeepMirror(_) | Step::UpdateMirror(..) => {}
             Step::CreatePeer(peer) => {
                 self.catalog.create_peer(&peer, &options).await?;
             }
@@ -142,6 +188,7 @@ fn describe(step: &Step) -> v1::AppliedObject {
         Step::KeepPeer(name) => (Kind::Peer, name, Action::Unchanged, &[]),
         Step::DeletePeer(name) => (Kind::Peer, name, Action::Deleted, &[]),
         Step::CreateMirror(mirror) => (Kind::Mirror, &mirror.name, Action::Created, &[]),
+        Step::UpdateMirror(mirror, changes) => (Kind::Mirror, &mirror.name, Action::Updated, changes),
         Step::KeepMirror(name) => (Kind::Mirror, name, Action::Unchanged, &[]),
         Step::DeleteMirror(name) => (Kind::Mirror, name, Action::Deleted, &[]),
     };

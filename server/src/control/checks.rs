@@ -19,16 +19,19 @@ impl Control {
     }
 
     /// Looks at both peers and at every table of a mirror, whose tables and destinations are named.
+    /// `former`: destination tables that the mirror wrote before.
     pub(super) async fn check_mirror(
         &self,
         mirror: &MirrorSpec,
         source: &PeerSpec,
         destination: &PeerSpec,
+        former: Vec<String>,
     ) -> Result<CheckReport> {
         let draft = Draft::Mirror {
             mirror: Box::new(mirror.clone()),
             source: Box::new(source.clone()),
             destination: Box::new(destination.clone()),
+            former,
         };
         self.check(&draft).await
     }

@@ -14,9 +14,10 @@ use millrace_terms::{Code, Error, TableName};
 use millrace_workflows::payload::{DropOptions, Resync};
 use tokio::time::Instant;
 
+use super::edits::source_of;
 use super::{Control, found, whole_page};
 use crate::convert::{self, view};
-use crate::fault::{Answer, Violations, invalid};
+use crate::fault::{Answer, Violations};
 use crate::orchestra::Change;
 use crate::text::{Page, check_request_id, name_of};
 use crate::{diff, plan, refusals, report, tables};
@@ -80,7 +81,7 @@ impl Control {
         Ok(Some(stored))
     }
 
-    async fn peers_of(&self, mirror: &MirrorSpec) -> Answer<(PeerSpec, PeerSpec)> {
+    pub(super) async fn peers_of(&self, mirror: &MirrorSpec) -> Answer<(PeerSpec, PeerSpec)> {
         let source = self.catalog.get_peer(&mirror.source).await?.spec;
         let destination = self.catalog.get_peer(&mirror.destination).await?.spec;
         let known = [&source, &destination].map(|peer| (peer.name.as_str(), peer)).into_iter().collect();
@@ -100,7 +101,7 @@ impl Control {
     ) -> Answer<Prepared> {
         let spec = self.resolve(asked, source).await?;
         self.refuse_taken_destinations(&spec).await?;
-        let report = self.check_mirror(&spec, source, destination).await?;
+        let report = self.check_mirror(&spec, source, destination, Vec::new()).await?;
         report::require_success(&report)?;
         let tables = report::new_tables(&spec, &report)?;
         Ok(Prepared { spec, tables })
@@ -110,17 +111,14 @@ impl Control {
     async fn resolve(&self, asked: &MirrorSpec, source: &PeerSpec) -> Answer<MirrorSpec> {
         let listing: Vec<TableName> = match tables::pattern_schemas(asked).is_empty() {
             true => Vec::new(),
-            false => {
-                let report = self.list_tables(source).await?;
-                report::tables(&report).into_iter().map(|(name, _)| name).collect()
-            }
+            false => self.listing(source).await?,
         };
         tables::resolve(asked, &listing)
     }
 
     /// Two mirrors must not write into one table. The check on the destination sees only tables
     /// that are made already.
-    async fn refuse_taken_destinations(&self, spec: &MirrorSpec) -> Answer<()> {
+    pub(super) async fn refuse_taken_destinations(&self, spec: &MirrorSpec) -> Answer<()> {
         let others = self.all_mirrors().await?;
         let others = others
             .iter()
@@ -206,7 +204,7 @@ impl Control {
         refusals::check_mirror(&asked)?;
         let (source, destination) = self.peers_of(&asked).await?;
         let spec = self.resolve(&asked, &source).await?;
-        let report = self.check_mirror(&spec, &source, &destination).await?;
+        let report = self.check_mirror(&spec, &source, &destination, Vec::new()).await?;
         Ok(v1::ValidateMirrorResponse { ok: report::is_success(&report), checks: report::messages(&report) })
     }
 
@@ -236,16 +234,14 @@ impl Control {
     /// Has a table copied again.
     pub(crate) async fn resync_table(self: Arc<Self>, request: v1::ResyncTableRequest) -> Answer<v1::Mirror> {
         let name = name_of(&request.name)?;
-        let source: TableName = request.table.parse().map_err(|_| {
-            invalid("table", format!("{:?} is no name of a table: it is SCHEMA.TABLE", request.table))
-        })?;
+        let source = source_of(&request.table)?;
         let mirror = self.catalog.get_mirror(name).await?;
         let table = self.catalog.find_table(name, &source).await?;
         require_resyncable(&mirror)?;
         self.change(name, Change::Resync(Resync::Table(table.id)), &request.request_id).await
     }
 
-    async fn change(&self, name: &str, change: Change, request_id: &str) -> Answer<v1::Mirror> {
+    pub(super) async fn change(&self, name: &str, change: Change, request_id: &str) -> Answer<v1::Mirror> {
         let mut violations = Violations::default();
         check_request_id(request_id, &mut violations);
         violations.into_result()?;
@@ -330,7 +326,7 @@ impl Control {
 }
 
 /// Refuses a resync where nothing would carry it out.
-fn require_resyncable(mirror: &Mirror) -> millrace_terms::Result<()> {
+pub(super) fn require_resyncable(mirror: &Mirror) -> millrace_terms::Result<()> {
     if matches!(mirror.state, MirrorState::Running | MirrorState::Snapshot | MirrorState::Degraded) {
         return Ok(());
     }

@@ -239,6 +239,7 @@ mod tests {
             bytes_streamed: 0,
             blocked_by: None,
             copy: CopyProgress { partitions: 4, done: 2, rows: 500, bytes: 32, ..CopyProgress::default() },
+            edit: None,
         }
     }
 

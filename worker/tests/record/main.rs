@@ -89,6 +89,11 @@ impl Actor<'_> {
         update.await.map_err(|error| format!("{error:?}"))
     }
 
+    async fn edit(&self) -> MirrorStatus {
+        let options = WorkflowExecuteUpdateOptions::default();
+        self.handle.execute_update(MirrorWorkflow::edit, (), options).await.unwrap()
+    }
+
     async fn resume(&self) -> MirrorStatus {
         let options = WorkflowExecuteUpdateOptions::default();
         self.handle.execute_update(MirrorWorkflow::resume, (), options).await.unwrap()
@@ -146,6 +151,7 @@ async fn record_histories() {
             a_mirror_fails_and_recovers(&stage),
             a_mirror_only_copies(&stage),
             a_mirror_is_dropped_in_setup(&stage),
+            a_mirror_is_edited(&stage),
             others(&stage),
         );
         stops.iter().for_each(|stop| stop());
@@ -216,6 +222,22 @@ async fn a_mirror_is_dropped_in_setup(stage: &Stage) {
     mirror.state("SETUP").await;
     assert_eq!(mirror.drop(false).await.leftovers, []);
     mirror.record(ids::mirror(&mirror.mirror), "mirror-dropped-in-setup").await;
+}
+
+async fn a_mirror_is_edited(stage: &Stage) {
+    let tables = [(1, Table::new()), (2, Table { endless: true, ..Table::new() })];
+    let mirror = stage.start("edited", Script { tables: tables.into(), ..Script::default() }).await;
+    mirror.until("copying only t2", |status| status.copying == ["public.t2"]).await;
+    // One pauses in the middle of its copy, another joins.
+    stage.scripted.with(&mirror.mirror, |script| {
+        script.tables.insert(3, Table { joins: true, ..Table::new() });
+        script.tables.entry(2).and_modify(|table| table.state = "PAUSED");
+    });
+    let status = mirror.edit().await;
+    assert_eq!((status.overview.edits, status.copying.contains(&"public.t2".to_owned())), (0, false));
+    mirror.state("RUNNING").await;
+    mirror.drop(false).await;
+    mirror.record(ids::mirror(&mirror.mirror), "mirror-edited").await;
 }
 
 async fn others(stage: &Stage) {

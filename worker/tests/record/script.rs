@@ -42,6 +42,8 @@ pub struct Table {
     pub copy_failure: Option<Error>,
     /// Its first copy goes on until it is told to stop.
     pub endless: bool,
+    /// Whether it is to join the mirror.
+    pub joins: bool,
     /// Number of its copy, from 0.
     pub copy_no: u32,
 }
@@ -65,7 +67,8 @@ impl Scripted {
         self.scripts.lock().unwrap().insert(mirror.to_owned(), script);
     }
 
-    fn with<T>(&self, mirror: &str, read: impl FnOnce(&mut Script) -> T) -> T {
+    /// Reads or changes a mirror's script.
+    pub fn with<T>(&self, mirror: &str, read: impl FnOnce(&mut Script) -> T) -> T {
         read(self.scripts.lock().unwrap().entry(mirror.to_owned()).or_default())
     }
 }
@@ -94,10 +97,10 @@ impl Scripted {
     ) -> Result<Overview, ActivityError> {
         Ok(self.with(&report.mirror, |script| {
             let count = |state| script.tables.values().filter(|table| table.state == state).count() as u32;
-            let due = script
-                .tables
-                .iter()
-                .filter(|(id, table)| table.state == "PENDING" && !report.copying.contains(id));
+            let due = script.tables.iter().filter(|(id, table)| {
+                table.state == "PENDING" && !table.joins && !report.copying.contains(id)
+            });
+            let is_over = |id: &&i64| script.tables.get(id).is_none_or(|table| table.state == "PAUSED");
             let state = match report.phase {
                 Phase::Running if count("PENDING") > 0 => "SNAPSHOT".to_owned(),
                 Phase::Running if count("ERROR") > 0 => "DEGRADED".to_owned(),
@@ -124,6 +127,8 @@ impl Scripted {
                 parallel_tables: 2,
                 parallel_partitions: 4,
                 resync_needed: false,
+                over: report.copying.iter().filter(is_over).copied().collect(),
+                edits: script.tables.values().filter(|table| table.joins).count() as u32,
                 complete: script.copy_only && count("PENDING") == 0,
             }
         }))
@@ -162,6 +167,18 @@ impl Scripted {
             }
         });
         Ok(())
+    }
+
+    #[activity(definition = contract::EditTables)]
+    pub async fn edit_tables(
+        self: Arc<Self>,
+        _ctx: ActivityContext,
+        mirror: MirrorRef,
+    ) -> Result<(), ActivityError> {
+        self.with(&mirror.mirror, |script| {
+            script.tables.values_mut().for_each(|table| table.joins = false);
+            Ok(())
+        })
     }
 
     #[activity(definition = contract::NoteEvent)]

@@ -89,6 +89,52 @@ fn a_stream_that_was_stopped_by_somebody_else_is_started_again() {
 }
 
 #[test]
+fn tables_join_and_leave_before_anything_else_is_copied_and_again_until_nothing_is_left() {
+    let mut mirror = running(&[due(1, 1)]);
+    mirror.overview.edits = 1;
+    assert_eq!(mirror.next(), Step::Edit);
+    assert!(!mirror.is_settled());
+    mirror.stream = Child::Stopped;
+    assert_eq!(mirror.next(), Step::StartStream, "a table that joins is streamed before it is copied");
+    mirror.stream = Child::Running;
+    mirror.apply(Event::Pause).unwrap();
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Stop, "a pause does not wait for it");
+    mirror.stream = Child::Stopped;
+    assert_eq!(mirror.next(), Step::Edit);
+    mirror.recorded(Phase::Paused, Overview::default());
+    assert_eq!((mirror.next(), mirror.is_settled()), (Step::Wait, true));
+}
+
+#[test]
+fn what_was_changed_while_the_catalog_was_asked_is_not_settled() {
+    let mut mirror = running(&[]);
+    mirror.recorded = Some(Phase::Running);
+    assert!(mirror.is_settled());
+    mirror.asking = true;
+    assert!(!mirror.is_settled(), "the answer is not there");
+    mirror.recorded(Phase::Running, Overview { edits: 1, ..Overview::default() });
+    assert!(!mirror.is_settled());
+    mirror.apply(Event::Drop).unwrap();
+    assert!(mirror.is_settled(), "nobody will do it any more");
+}
+
+#[test]
+fn a_copy_that_is_over_in_the_catalog_is_stopped_once_and_waited_for() {
+    let mut mirror = running(&[]);
+    mirror.recorded = Some(Phase::Running);
+    mirror.copies_started(&due(1, 1), 1);
+    mirror.copies_started(&due(2, 1), 1);
+    mirror.overview.over = vec![2, 3];
+    assert_eq!(mirror.next(), Step::StopCopies(vec![2]));
+    mirror.copies.get_mut(&2).unwrap().stopping = true;
+    assert_eq!((mirror.next(), mirror.is_settled()), (Step::Wait, false));
+    mirror.copy_ended(&CopyEnded { table_id: 2, copy_no: 1, outcome: Outcome::Stopped });
+    mirror.stale = false;
+    assert!(mirror.is_settled());
+}
+
+#[test]
 fn a_drop_comes_before_everything() {
     let mut mirror = Progress::default();
     mirror.apply(Event::Drop).unwrap();
