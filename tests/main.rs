@@ -16,6 +16,7 @@ mod chaos;
 mod crash;
 mod drop;
 mod kinds;
+mod modes;
 mod refusals;
 mod resync;
 mod snapshot;
@@ -35,6 +36,7 @@ fn main() {
         drop::tests(),
         kinds::tests(),
         refusals::tests(),
+        modes::tests(),
         resync::tests(),
         snapshot::tests(),
         stream::tests(),

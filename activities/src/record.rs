@@ -81,7 +81,9 @@ async fn record(environment: &Environment, report: &MirrorReport) -> Result<Over
             && !catalog.wanted_resyncs(&report.mirror).await?.is_empty(),
         over,
         edits: u32::try_from(edits).unwrap_or(u32::MAX),
-        complete: mirror.spec.mode == Mode::Snapshot && tables.pending + tables.copying == 0,
+        complete: mirror.spec.mode == Mode::Snapshot
+            && tables.pending + tables.copying + tables.error + tables.paused == 0
+            && edits == 0,
     })
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Pure: no I/O.
 
-use catalog::spec::{MirrorSpec, Mode, OnPartitionRemoved, OnSlotLost, PeerConfig, PeerSpec};
+use catalog::spec::{MirrorSpec, OnPartitionRemoved, OnSlotLost, PeerConfig, PeerSpec};
 use millrace_catalog as catalog;
 use millrace_terms::{Code, Error};
 
@@ -17,12 +17,6 @@ const PEER: &[Refusal<PeerSpec>] = &[(
 )];
 
 const MIRROR: &[Refusal<MirrorSpec>] = &[
-    (
-        |m| m.mode == Mode::Snapshot,
-        "mode: snapshot",
-        "Use snapshot+stream, and delete the mirror when it runs.",
-    ),
-    (|m| m.mode == Mode::Stream, "mode: stream", "Use snapshot+stream."),
     (
         |m| !m.settings.publication.is_empty(),
         "settings.publication",
@@ -67,7 +61,7 @@ fn check<T>(spec: &T, table: &[Refusal<T>], kind: &str, name: &str) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use catalog::spec::{Settings, TableSpec};
+    use catalog::spec::{Mode, Settings, TableSpec};
 
     use super::*;
 
@@ -86,11 +80,9 @@ mod tests {
     fn defaults_are_built_and_the_rest_is_refused_by_name() {
         assert_eq!(check_mirror(&mirror()), Ok(()));
         type Edit = (fn(&mut MirrorSpec), &'static str);
-        let edits: [Edit; 8] = [
+        let edits: [Edit; 6] = [
             (|m| m.settings.on_slot_lost = OnSlotLost::Resync, "settings.on_slot_lost"),
             (|m| m.settings.on_partition_removed = OnPartitionRemoved::Keep, "settings.on_partition_removed"),
-            (|m| m.mode = Mode::Snapshot, "mode: snapshot"),
-            (|m| m.mode = Mode::Stream, "mode: stream"),
             (|m| m.settings.publication = "p".into(), "settings.publication"),
             (|m| m.settings.slot = "s".into(), "settings.slot"),
             (|m| m.settings.streams = 2, "settings.streams"),

@@ -4,7 +4,7 @@
 
 use clap::{Args, ValueEnum};
 use millrace_proto::v1::{
-    CreateMirrorRequest, FlushSettings, Mirror, Settings, SnapshotSettings, Table, settings,
+    CreateMirrorRequest, FlushSettings, Mirror, Settings, SnapshotSettings, Table, mirror, settings,
 };
 use millrace_terms::{Code, Error};
 use pbjson_types::Duration;
@@ -48,6 +48,9 @@ pub(super) struct SpecArguments {
     /// A table as SQL writes it, perhaps with its name in ClickHouse; or all of a schema: public.*
     #[arg(long = "table", value_name = "TABLE[=NAME]", required = true)]
     tables: Vec<String>,
+    /// What is done [default: snapshot+stream]
+    #[arg(long, value_name = "WHAT")]
+    mode: Option<Mode>,
     #[command(flatten)]
     live: LiveSettings,
     /// What happens to a value that ClickHouse cannot hold [default: error]
@@ -79,6 +82,17 @@ pub(super) struct LiveSettings {
     /// Bytes of one INSERT at most [default: 32MiB]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Settings")]
     flush_bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Mode {
+    /// Copy, then follow
+    #[value(name = "snapshot+stream")]
+    SnapshotAndStream,
+    /// Copy, then end
+    Snapshot,
+    /// Follow from now on
+    Stream,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -121,12 +135,18 @@ impl SpecArguments {
     pub(super) fn mirror(self) -> Result<Mirror, Error> {
         let tables = self.tables.iter().map(|text| table("--table", text)).collect::<Result<_, _>>()?;
         let settings = self.settings();
+        let mode = self.mode.map(|mode| match mode {
+            Mode::SnapshotAndStream => mirror::Mode::SnapshotAndStream,
+            Mode::Snapshot => mirror::Mode::SnapshotOnly,
+            Mode::Stream => mirror::Mode::StreamOnly,
+        });
         Ok(Mirror {
             name: self.name,
             source: self.source,
             destination: self.destination,
             tables,
             settings: Some(settings),
+            mode: mode.unwrap_or_default().into(),
             ..Mirror::default()
         })
     }

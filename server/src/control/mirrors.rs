@@ -246,7 +246,11 @@ impl Control {
         check_request_id(request_id, &mut violations);
         violations.into_result()?;
         let name = name_of(name)?;
-        self.catalog.get_mirror(name).await?;
+        // Its workflow is over.
+        if self.catalog.get_mirror(name).await?.state == MirrorState::Completed {
+            let message = format!("mirror {name} is COMPLETED: it does nothing any more");
+            return Err(Error::new(Code::MirrorState, message).with("mirror", name).into());
+        }
         self.orchestra.change(name, change, request_id).await.map_err(|error| error.with("mirror", name))?;
         let mirror = self.catalog.get_mirror(name).await?;
         Ok(view::mirror(&mirror, Timestamp::now()))

@@ -107,7 +107,8 @@ fn what_may_change_changes_and_the_rest_is_refused_by_name_with_the_reason() {
         let edit = decide(&before, &after).unwrap();
         assert_eq!((edit.changes[0].field.as_str(), edit.restart), (field, restart));
     }
-    let fixed: [(fn(&mut MirrorSpec), &str); 8] = [
+    type Fixed = (fn(&mut MirrorSpec), &'static str);
+    let fixed: [Fixed; 8] = [
         (|m| m.source = "other".into(), "mirror.source"),
         (|m| m.destination = "other".into(), "mirror.destination"),
         (|m| m.mode = Mode::Stream, "mirror.mode"),
