@@ -15,6 +15,7 @@ mod api;
 mod chaos;
 mod crash;
 mod drop;
+mod faults;
 mod kinds;
 mod modes;
 mod refusals;
@@ -34,6 +35,7 @@ fn main() {
         chaos::tests(),
         crash::tests(),
         drop::tests(),
+        faults::tests(),
         kinds::tests(),
         refusals::tests(),
         modes::tests(),

@@ -17,6 +17,7 @@ use millrace_replication::postgres::Session;
 use millrace_replication::postgres::partition::Partition as Range;
 use millrace_replication::table::TablePlan;
 use millrace_replication::version::Version;
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{Copier, CopierReport, TableCopy};
@@ -129,8 +130,10 @@ async fn copy_one(
     match copied {
         Ok(CopyOutcome::Done { rows, bytes, read_end }) => {
             *session = Some(open);
+            fault::here(Point::PartitionCopied);
             match catalog.finish_partition(partition, rows, bytes, read_end).await {
                 Ok(()) => {
+                    fault::here(Point::PartitionFinished);
                     job.environment
                         .metrics
                         .copied_rows

@@ -16,6 +16,7 @@ use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::streams::Stream;
 use millrace_replication::clickhouse::{Clickhouse, InsertId};
 use millrace_replication::version::Version;
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{CopyFailure, CopyResult, TableCopy};
@@ -74,8 +75,11 @@ async fn finish(environment: &Environment, copy: &TableCopy) -> Result<CopyResul
         // from then on an older one sends for a lease's time at most.
         tokio::time::sleep(LEASE).await;
     }
+    fault::here(Point::CopyPassed);
     sweep(environment, copy, &stream, epoch).await?;
+    fault::here(Point::Swept);
     let rows = catalog.finish_copy(copy.table_id, copy.copy_no).await?;
+    fault::here(Point::CopyFinished);
     let text = format!("copied {rows} rows of {}", copy.table);
     catalog.add_event(&NewEvent::info(&copy.mirror, &text).on_table(&copy.table)).await?;
     Ok(CopyResult { rows })
@@ -102,6 +106,7 @@ async fn sweep(environment: &Environment, copy: &TableCopy, stream: &Stream, epo
     let floor = catalog.get_table(copy.table_id).await?.floor;
     let below = Version::epoch(stream.base, epoch).0.max(floor);
     catalog.raise_floor(copy.table_id, below).await?;
+    fault::here(Point::SweepFloorStored);
     destination.clickhouse.purge(&plan, below, &destination.cluster).await
 }
 

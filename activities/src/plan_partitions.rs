@@ -13,6 +13,7 @@ use millrace_replication::postgres::Session;
 use millrace_replication::postgres::describe::{self, Leaf, TableShape};
 use millrace_replication::postgres::partition::{self, Partition};
 use millrace_replication::table::TablePlan;
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{CopyPlan, TableCopy};
@@ -55,7 +56,9 @@ async fn plan(environment: &Environment, copy: &TableCopy) -> Result<CopyPlan> {
             false => cut(&session, &mirror, &shape.leaves, shape.bytes).await?,
         }
     };
+    fault::here(Point::PartitionsCut);
     let planned = catalog.plan_partitions(copy.table_id, copy.copy_no, &partitions).await?;
+    fault::here(Point::PartitionsPlanned);
     let count = u32::try_from(planned.partitions).unwrap_or(u32::MAX);
     Ok(CopyPlan { partitions: count, bytes: planned.bytes })
 }

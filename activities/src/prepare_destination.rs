@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use millrace_replication::clickhouse::TableState as Found;
 use millrace_terms::Result;
+use millrace_terms::fault::{self, Point};
 use millrace_workflows::contract;
 use millrace_workflows::payload::MirrorRef;
 use temporalio_macros::activities;
@@ -46,6 +47,7 @@ async fn prepare(environment: &Environment, name: &str) -> Result<()> {
             }
         }
         destination.clickhouse.create_table(&plan, &destination.cluster).await?;
+        fault::here(Point::DestinationMade);
     }
     Ok(())
 }

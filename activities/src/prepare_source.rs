@@ -12,6 +12,7 @@ use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Desired;
 use millrace_catalog::streams::{SlotFacts, Stream};
 use millrace_replication::postgres::{self, SourceConfig, System, publication, slot};
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::contract;
 use millrace_workflows::payload::MirrorRef;
@@ -65,10 +66,14 @@ async fn make(
     let system = postgres::identify(source, application).await?;
     for stream in &mirror.streams {
         same_system(stream, &system)?;
+        fault::here(Point::SourceFound);
         publish(source, application, mirror, stream).await?;
+        fault::here(Point::PublicationMade);
         let position = begin(source, application, mirror, stream).await?;
+        fault::here(Point::SlotMade);
         let facts = SlotFacts { system_id: system.id.clone(), timeline: system.timeline, position };
         environment.catalog.record_slot(mirror.name(), stream.n, &facts).await?;
+        fault::here(Point::SlotRecorded);
     }
     Ok(())
 }

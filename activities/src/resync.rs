@@ -24,6 +24,7 @@ use millrace_replication::postgres::describe::{self, TableShape};
 use millrace_replication::postgres::{Session, epoch, plan, publication};
 use millrace_replication::table::TablePlan;
 use millrace_replication::version::Version;
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{Resync, ResyncInput};
@@ -95,6 +96,7 @@ impl Work<'_> {
         }
         // After the last was looked at: changes of its former shape are of commits below.
         let log_end = epoch::log_end(self.session).await?;
+        fault::here(Point::ReplanBegun);
         for table in &planned {
             let knows = table.is_kept && table.table.state.is_streamed();
             self.resync(table, log_end, knows && table.table.state != TableState::Pending).await?;
@@ -153,17 +155,21 @@ impl Work<'_> {
         let mut text = format!("{} is copied again", table.source);
         if is_followed && found == Found::Ready {
             catalog.set_table_state(table.id, TableState::Resyncing).await?;
+            fault::here(Point::ResyncMarked);
             return self.tell(table, &text).await;
         }
         if let Found::Differs(why) = &found {
             destination.clickhouse.drop_table(&plan.destination, &destination.cluster).await?;
+            fault::here(Point::DestinationDropped);
             text = format!("{text}; the destination table is dropped and created again: {}", why.message());
         }
         if found != Found::Ready {
             destination.clickhouse.create_database(&destination.cluster).await?;
             destination.clickhouse.create_table(plan, &destination.cluster).await?;
+            fault::here(Point::DestinationRemade);
         }
         catalog.replan_table(table.id, &self.stored(planned, log_end).await?).await?;
+        fault::here(Point::Replanned);
         self.tell(table, &text).await
     }
 

@@ -26,6 +26,7 @@ use millrace_replication::postgres::{self, slot};
 use millrace_replication::stream::{
     self, AppendState, Limits, Older, Snapshot, StreamConfig, StreamHandle, StreamTable,
 };
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::payload::{StreamEnd, StreamRef};
 use millrace_workflows::{MirrorWorkflow, contract, ids};
@@ -110,6 +111,7 @@ async fn attempt_to_stream(
     let catalog = &environment.catalog;
     let taken = Instant::now();
     let Lease { number: lease, previous } = catalog.take_lease(&stream.mirror, stream.stream, LEASE).await?;
+    fault::here(Point::LeaseTaken);
     let older_until = taken + previous;
     // Behind the lease: what is decided about a table from now on counts on this attempt.
     let mirror = catalog.get_mirror(&stream.mirror).await?;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use millrace_replication::postgres::epoch::{self, Blocker};
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Lsn, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::TableCopy;
@@ -50,7 +51,10 @@ async fn take(environment: &Environment, copy: &TableCopy, cancel: CancellationT
         epoch = taken => epoch?,
         error = tell(environment, copy, blockers) => return Err(error),
     };
-    catalog.record_epoch(copy.table_id, copy.copy_no, epoch.0).await
+    fault::here(Point::EpochTaken);
+    let epoch = catalog.record_epoch(copy.table_id, copy.copy_no, epoch.0).await?;
+    fault::here(Point::EpochRecorded);
+    Ok(epoch)
 }
 
 /// Writes down who holds the copy back, whenever that changes; ends only by an error.

@@ -4,6 +4,7 @@
 //!   retry can help and what its remedy is. gRPC, REST, the CLI, logs and workflow failures show
 //!   the same code.
 //! - [`Error`]: one occurrence: a code, what was seen, and the object at fault.
+//! - [`fault`]: places where a test lets a process die.
 //! - [`Lsn`]: a position in PostgreSQL's log.
 //! - [`TableName`]: a table on the source, quoted and parsed as SQL does.
 //!
@@ -12,6 +13,7 @@
 
 mod code;
 mod error;
+pub mod fault;
 mod lsn;
 mod table_name;
 

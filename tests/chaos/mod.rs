@@ -33,7 +33,7 @@ use crate::support::stack::Stack;
 use crate::support::{equal, wait};
 
 /// Sessions that write at once.
-const WRITERS: u32 = 6;
+const WRITERS: u32 = 10;
 /// How long the faults go on by default.
 const SECONDS: u64 = 60;
 /// Longest wait for everything to be up and equal, when the last fault is over: on a busy machine, with

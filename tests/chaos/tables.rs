@@ -19,6 +19,8 @@ pub struct Table {
     pub columns: &'static [(&'static str, Draw)],
     /// Whether it may be truncated.
     pub truncated: bool,
+    /// Whether the source knows the key. If not, a column of its own keeps all rows different.
+    pub keyed: bool,
 }
 
 /// All of them. Keys of several types, a second unique index, composite and partitioned keys, each
@@ -39,6 +41,7 @@ pub const TABLES: &[Table] = &[
             ("tags", values::words),
         ],
         truncated: false,
+        keyed: true,
     },
     Table {
         name: "words",
@@ -53,10 +56,11 @@ pub const TABLES: &[Table] = &[
             ("body", values::json),
         ],
         truncated: true,
+        keyed: true,
     },
     Table {
         name: "pairs",
-        ddl: "create table pairs (n int, a uuid, b date, at timestamptz, local timestamp, day date, primary key (b, a))",
+        ddl: "create table pairs (n int, a uuid, b date, at timestamptz, local timestamp, day date, twice int generated always as (n * 2) stored, primary key (b, a))",
         key: &["a", "b"],
         of: |i| vec![format!("00000000-0000-4000-8000-{:012x}", i / 7), format!("2026-01-{:02}", i % 7 + 1)],
         columns: &[
@@ -66,6 +70,7 @@ pub const TABLES: &[Table] = &[
             ("day", values::date),
         ],
         truncated: true,
+        keyed: true,
     },
     Table {
         name: "regions",
@@ -77,6 +82,7 @@ pub const TABLES: &[Table] = &[
         of: |i| vec![(i % 4).to_string(), (i / 4).to_string()],
         columns: &[("n", values::integer), ("big", values::large_text), ("mood", values::mood)],
         truncated: false,
+        keyed: true,
     },
     Table {
         name: "whole",
@@ -92,6 +98,7 @@ pub const TABLES: &[Table] = &[
             ("flag", values::boolean),
         ],
         truncated: true,
+        keyed: true,
     },
     Table {
         name: "indexed",
@@ -102,6 +109,22 @@ pub const TABLES: &[Table] = &[
         of: |i| vec![format!("c{}", i / 5), format!("2026-02-{:02} 12:34:56.789+00", i % 5 + 1)],
         columns: &[("n", values::integer), ("big", values::large_text), ("list", values::integers)],
         truncated: false,
+        keyed: true,
+    },
+    Table {
+        name: "keyless",
+        ddl: "create table keyless (line bigserial, id int, n int, name text, x double precision, at timestamptz);
+              alter table keyless replica identity full",
+        key: &["id"],
+        of: |i| vec![i.to_string()],
+        columns: &[
+            ("n", values::integer),
+            ("name", values::short_text),
+            ("x", values::double),
+            ("at", values::timestamp),
+        ],
+        truncated: true,
+        keyed: false,
     },
     Table {
         name: "bulk",
@@ -111,6 +134,7 @@ pub const TABLES: &[Table] = &[
         of: |i| vec![(u64::from(i) * 211).to_string()],
         columns: &[("n", values::integer), ("filler", values::short_text)],
         truncated: false,
+        keyed: true,
     },
 ];
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use millrace_terms::fault;
+
 use super::bed::{Bed, connect};
 use super::{http, stack, wait};
 
@@ -37,6 +39,11 @@ impl Process {
     pub fn kill(&mut self) {
         self.child.kill().expect("a signal");
         self.child.wait().expect("its end");
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
     }
 
     /// SIGSTOP: the process holds its connections and says nothing.
@@ -95,7 +102,7 @@ impl Cell {
 
     /// Starts the server; it is ready when this returns.
     pub async fn server(&self) -> Process {
-        let process = self.spawn("server");
+        let process = self.spawn("server", &[]);
         let port = self.http_port;
         wait::until("the cell's server", START_LIMIT, || ready(port)).await;
         process
@@ -103,10 +110,15 @@ impl Cell {
 
     /// Starts a worker; it is ready when this returns.
     pub async fn worker(&self) -> Process {
-        let process = self.spawn("worker");
+        let process = self.spawn("worker", &[]);
         let port = process.metrics_port;
         wait::until("the cell's worker", START_LIMIT, || ready(port)).await;
         process
+    }
+
+    /// Starts a worker that dies at a fault point. It may have done so before it is ready.
+    pub fn worker_that_dies_at(&self, point: fault::Point) -> Process {
+        self.spawn("worker", &[(fault::VARIABLE, format!("{point:?}"))])
     }
 
     /// Kills the cell's server.
@@ -135,13 +147,14 @@ impl Cell {
         command
     }
 
-    fn spawn(&self, role: &str) -> Process {
+    fn spawn(&self, role: &str, variables: &[(&str, String)]) -> Process {
         let metrics_port = free_port();
         std::fs::create_dir_all(&self.logs).expect("a directory for logs");
         let log = self.logs.join(format!("cell-{}-{role}-{metrics_port}.log", self.prefix));
         let log = std::fs::File::create(log).expect("a log file");
         let child = self
             .command(role)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .env("MILLRACE_METRICS_LISTEN", format!("127.0.0.1:{metrics_port}"))
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log)

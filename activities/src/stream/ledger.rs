@@ -12,6 +12,7 @@ use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::Progress;
 use millrace_catalog::tables::TableChanges;
 use millrace_replication::stream::{self, Report};
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::payload::StreamRef;
 use tokio::sync::{Notify, mpsc, watch};
@@ -127,6 +128,7 @@ impl<'a> Ledger<'a> {
             Report::Floor { id, version } => {
                 let catalog = &self.environment.catalog;
                 until_stored(|| catalog.raise_floor(id, version)).await?;
+                fault::here(Point::TruncateFloorStored);
             }
             Report::Ahead { lsn } => self.announce(lsn).await?,
             Report::Cut { id, cut } => {
@@ -163,6 +165,7 @@ impl<'a> Ledger<'a> {
             (&self.environment.catalog, self.stream, self.lease);
         let below = Lsn(lsn.0.saturating_add(ANNOUNCE_STEP));
         until_stored(|| catalog.raise_written_below(mirror, *stream, lease, below)).await?;
+        fault::here(Point::Announced);
         self.told.announce.send_replace(below);
         Ok(())
     }
@@ -191,6 +194,7 @@ impl<'a> Ledger<'a> {
             let (catalog, StreamRef { mirror, stream }) = (&self.environment.catalog, self.stream);
             match catalog.advance_position(mirror, *stream, self.lease, &self.progress).await {
                 Ok(acknowledged) => {
+                    fault::here(Point::PositionStored);
                     self.written = self.progress;
                     self.told.confirm.send_replace(acknowledged);
                     self.measure();

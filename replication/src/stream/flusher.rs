@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Lsn, Result};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -118,6 +119,7 @@ impl Flusher {
         batch.block.clear();
         let body = Bytes::from(body);
         batch.share.set(body.len());
+        fault::here(Point::BatchEncoded);
         let insert = InsertId {
             mirror: self.mirror.clone(),
             attempt: self.attempt.clone(),
@@ -134,6 +136,7 @@ impl Flusher {
                 self.repeat(table, send).await?;
             }
         }
+        fault::here(Point::BatchInserted);
         Ok(body.len() as u64)
     }
 
@@ -203,6 +206,7 @@ impl Flusher {
             self.sink.purge(plan, below, &self.cluster).await
         })
         .await?;
+        fault::here(Point::Truncated);
         Ok(Outcome::Purged { below })
     }
 
