@@ -99,15 +99,19 @@ impl Spec {
         if let Some(account) = self.account {
             command.uid(account.uid).gid(account.gid).current_dir("/");
         }
-        let parent = Pid::this();
-        let signal = self.death_signal;
-        // SAFETY: after fork only async-signal-safe calls are allowed; these are plain system calls
-        // (prctl, getppid) without allocation. std changes the user before it runs the closure, and
-        // a change of user after it would clear the death signal.
-        unsafe {
-            command.pre_exec(move || die_with(parent, signal));
-        }
+        tie(&mut command, self.death_signal);
         Ok(command)
+    }
+}
+
+/// Has the command's process signalled when the thread that starts it ends, however that comes.
+pub(crate) fn tie(command: &mut Command, signal: Signal) {
+    let parent = Pid::this();
+    // SAFETY: after fork only async-signal-safe calls are allowed; these are plain system calls
+    // (prctl, getppid) without allocation. std changes the user before it runs the closure, and
+    // a change of user after it would clear the death signal.
+    unsafe {
+        command.pre_exec(move || die_with(parent, signal));
     }
 }
 
@@ -304,6 +308,18 @@ mod tests {
             .unwrap();
         assert!(!process.stop(Signal::SIGTERM, Duration::from_millis(100)).await);
         assert!(process.ended().is_some());
+    }
+
+    #[test]
+    fn a_tied_command_ends_with_the_thread_that_started_it() {
+        let started = std::thread::spawn(|| {
+            let mut command = Command::new("/bin/sleep");
+            command.arg("1000");
+            tie(&mut command, Signal::SIGTERM);
+            command.spawn().unwrap()
+        });
+        let ended = started.join().unwrap().wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(Signal::SIGTERM as i32));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use millrace_terms::Error;
 use nix::sys::signal::Signal;
 
 use crate::cache::Cache;
-use crate::process::{Process, Spec};
+use crate::process::{self, Process, Spec};
 use crate::progress::Progress;
 use crate::unavailable;
 
@@ -100,6 +100,9 @@ fn build(draft: &Path) -> Result<(), Error> {
     if std::env::var_os("HOME").is_none() {
         command.env("GOPATH", module.path().join("path")).env("GOCACHE", module.path().join("cache"));
     }
+    // A `dev` that is stopped meanwhile leaves no build behind: this thread ends with it. What the
+    // compiler is just at ends by itself within seconds.
+    process::tie(&mut command, Signal::SIGTERM);
     let result = command.output().map_err(failed)?;
     if !result.status.success() {
         let text = String::from_utf8_lossy(&result.stderr);
