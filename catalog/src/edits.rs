@@ -90,7 +90,8 @@ impl Catalog {
             let sql = "update mirror_tables set edit = $2 where id = $1";
             sql::execute(&transaction, sql, &[table, &leave.as_str()]).await?;
         }
-        mirrors::refuse_taken_destinations(&transaction, &edit.after, &edit.added).await?;
+        let added: Vec<&str> = edit.added.iter().map(|table| table.destination.as_str()).collect();
+        mirrors::refuse_taken_destinations(&transaction, &edit.after, &added).await?;
         mirrors::insert_tables(&transaction, name, &edit.added, Some(TableEdit::Join)).await?;
         let fences = match edit.restart || !edit.removed.is_empty() {
             true => fence(&transaction, name).await?,

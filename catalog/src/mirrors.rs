@@ -137,12 +137,23 @@ impl Catalog {
         if inserted == 0 {
             return existing(load_one(&transaction, &spec.name).await?, spec, options);
         }
-        refuse_taken_destinations(&transaction, spec, &new.tables).await?;
+        let destinations: Vec<&str> = new.tables.iter().map(|table| table.destination.as_str()).collect();
+        refuse_taken_destinations(&transaction, spec, &destinations).await?;
         insert_streams(&transaction, &spec.name, &new.streams).await?;
         insert_tables(&transaction, &spec.name, &new.tables, None).await?;
         let mirror = load_one(&transaction, &spec.name).await?;
         transaction.commit().await.map_err(errors::database)?;
         Ok(Created::New(mirror))
+    }
+
+    /// Refuses a mirror whose destinations another one writes into: keys of the one would replace those
+    /// of the other. [`Catalog::create_mirror`] does so too; this is for asking early.
+    ///
+    /// # Errors
+    /// DESTINATION_TABLE_EXISTS naming the table and the other mirror.
+    pub async fn check_destinations(&self, spec: &MirrorSpec) -> Result<()> {
+        let destinations: Vec<&str> = spec.tables.iter().map(|table| table.destination.as_str()).collect();
+        refuse_taken_destinations(&self.client().await?, spec, &destinations).await
     }
 
     /// A mirror by its name, with its streams and tables.
@@ -282,7 +293,7 @@ pub(crate) async fn lock(client: &impl GenericClient, name: &str) -> Result<Desi
 fn existing(mirror: Mirror, spec: &MirrorSpec, options: &CreateOptions) -> Result<Created<Mirror>> {
     let same_request = !options.request_id.is_empty() && mirror.request_id == options.request_id;
     let differences = differences(&mirror.spec, spec)?;
-    if same_request || (options.allow_existing && differences.is_empty()) {
+    if differences.is_empty() && (same_request || options.allow_existing) {
         return Ok(Created::Existing(mirror));
     }
     let how = if differences.is_empty() { "is the same".into() } else { summary(&differences) };
@@ -292,13 +303,12 @@ fn existing(mirror: Mirror, spec: &MirrorSpec, options: &CreateOptions) -> Resul
 
 /// Two mirrors must not write into one table: keys of the one would replace those of the other.
 pub(crate) async fn refuse_taken_destinations(
-    transaction: &Transaction<'_>,
+    client: &impl GenericClient,
     spec: &MirrorSpec,
-    tables: &[NewTable],
+    destinations: &[&str],
 ) -> Result<()> {
-    let destinations: Vec<&str> = tables.iter().map(|table| table.destination.as_str()).collect();
     let taken = sql::row(
-        transaction,
+        client,
         "select t.destination, t.mirror from mirror_tables t join mirrors m on m.name = t.mirror
          where m.destination = $1 and m.name <> $2 and t.state <> 'DROPPED' and t.destination = any ($3)
          order by t.destination limit 1",
@@ -308,8 +318,10 @@ pub(crate) async fn refuse_taken_destinations(
     let Some(row) = taken else { return Ok(()) };
     let (table, other) = (Columns(&row).text("destination")?, Columns(&row).text("mirror")?);
     let message = format!("mirror {other} writes into {table} of {} already", spec.destination);
+    let asked = spec.tables.iter().find(|asked| asked.destination == table);
     Err(Error::new(Code::DestinationTableExists, message)
         .with("mirror", other)
+        .with("table", asked.map_or(&table, |asked| &asked.source))
         .with_remedy("Give the table another `destination`."))
 }
 

@@ -33,8 +33,8 @@ pub struct Peer {
 pub struct CreateOptions {
     /// An object of the same name and content is as good as a new one.
     pub allow_existing: bool,
-    /// Names the request: a repeat of the one that created the object is as good as the first.
-    /// Empty for none.
+    /// Names the request: a repeat of the one that created the object is as good as the first, if it asks
+    /// for the same. Empty for none.
     pub request_id: String,
 }
 

@@ -8,15 +8,13 @@ use millrace_terms::{Class, Code, Error};
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
+use crate::deadlines;
 use crate::fault::{Answer, Fault};
 use crate::metrics::Metrics;
 
 /// Requests at work at once. Most wait for a worker or the catalog, so the bound is for memory: a
 /// request holds at most one message of a few MiB.
 const REQUESTS_MAX: usize = 256;
-/// Time for a request, all its steps together: the longest is a creation with patterns, which runs
-/// two checks of 40 s at most each.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of a client's own request id at most; longer ones are replaced by one of ours.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
@@ -24,13 +22,13 @@ const REQUEST_ID_BYTES_MAX: usize = 64;
 pub(crate) struct Gate {
     places: Arc<Semaphore>,
     metrics: Arc<Metrics>,
-    timeout: Duration,
+    timeout: fn(&str) -> Duration,
 }
 
 impl Gate {
     /// A gate with all places free.
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { places: Arc::new(Semaphore::new(REQUESTS_MAX)), metrics, timeout: REQUEST_TIMEOUT }
+        Self { places: Arc::new(Semaphore::new(REQUESTS_MAX)), metrics, timeout: deadlines::of_request }
     }
 
     /// Lets a request through and carries its work out. The work runs to its end even if the
@@ -68,14 +66,15 @@ impl Gate {
             let _place = place;
             work.await
         };
-        match tokio::time::timeout(self.timeout, tokio::spawn(work.instrument(span))).await {
+        let timeout = (self.timeout)(method);
+        match tokio::time::timeout(timeout, tokio::spawn(work.instrument(span))).await {
             Ok(Ok(answer)) => answer,
             // The panic's own words are in the log, by the hook; they may hold anything.
             Ok(Err(_)) => Err(Error::new(Code::Internal, format!("{method} ended by a panic"))
                 .with("request_id", request_id)
                 .into()),
             Err(_) => {
-                let message = format!("{method} was not answered within {} s", self.timeout.as_secs());
+                let message = format!("{method} was not answered within {} s", timeout.as_secs());
                 Err(Error::new(Code::RequestTimeout, message).into())
             }
         }
@@ -151,7 +150,7 @@ mod tests {
             done.send(()).unwrap();
             Ok(())
         };
-        let gate = Gate { timeout: Duration::ZERO, ..gate() };
+        let gate = Gate { timeout: |_| Duration::ZERO, ..gate() };
         let fault = gate.pass("CreateMirror", "r1", work).await.unwrap_err();
         assert_eq!(fault.error.code(), Code::RequestTimeout);
         go_on.send(()).unwrap();

@@ -18,6 +18,7 @@
 //! - `refusals`: what is not built yet.
 //! - `edit`: what of a mirror may change while it runs.
 //! - `tables`: patterns, and the destinations' names.
+//! - [`deadlines`]: how long everything may take that somebody waits for.
 //! - `report`: what the workers' checks found.
 //! - `document`, `plan`, `diff`: `apply`: the file, its steps, what differs.
 //! - `fault`: errors on the wire.
@@ -26,6 +27,7 @@
 
 mod control;
 mod convert;
+pub mod deadlines;
 mod diff;
 mod document;
 mod edit;

@@ -8,13 +8,10 @@ use millrace_terms::{Code, Error, Result};
 use millrace_workflows::payload::{
     CheckInput, DropInput, DropOptions, DropReport, MirrorInput, Resync, ResyncInput,
 };
-use millrace_workflows::{
-    CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, failure, ids,
-};
+use millrace_workflows::{CheckWorkflow, DropMirrorWorkflow, MirrorWorkflow, failure, ids};
 use temporalio_client::errors::{
     WorkflowGetResultError, WorkflowInteractionError, WorkflowStartError, WorkflowUpdateError,
 };
-use temporalio_client::schedules::{CreateScheduleOptions, ScheduleAction, ScheduleError, ScheduleSpec};
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, WorkflowDescribeOptions, WorkflowExecutionStatus,
     WorkflowGetResultOptions, WorkflowHandle, WorkflowIdConflictPolicy, WorkflowStartOptions,
@@ -29,21 +26,14 @@ use temporalio_common::search_attributes::SearchAttributes;
 use tonic::IntoRequest as _;
 use uuid::Uuid;
 
-/// How long a worker may take to take up a request before the answer is NO_WORKERS. A worker that
-/// lives takes milliseconds; one that was just killed is noticed by Temporal within this time.
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a check may take in all: its own limit is 30 s, plus the time to report it.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(40);
-/// How long a pause or a drop may take to be carried out before the caller gets the state as it is.
-const UPDATE_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::deadlines;
+
 /// How long the connection to Temporal may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the answer to "do you live?" may take.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the report of a drop that is over may take to be read.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time between two rounds of housekeeping: idle slots move on this often.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(30);
 /// Events of a check's history before a worker has taken it up: started, and task scheduled.
 const EVENTS_UNTAKEN: usize = 2;
 
@@ -99,7 +89,7 @@ impl Orchestra {
         }
     }
 
-    /// Registers the search attributes and the housekeeping schedule. Repeating it changes nothing.
+    /// Registers the search attributes of the workflows that it starts. Repeating it changes nothing.
     pub(crate) async fn register(&self) -> Result<()> {
         let keyword = i32::from(IndexedValueType::Keyword);
         let names = [ids::MIRROR_NAME.name(), ids::MIRROR_STATE.name()];
@@ -112,22 +102,8 @@ impl Orchestra {
         };
         let mut service = self.client.connection().operator_service();
         match service.add_search_attributes(request.into_request()).await {
-            Err(status) if status.code() != tonic::Code::AlreadyExists => return Err(rpc(&status)),
-            _ => {}
-        }
-        let id = self.queues.housekeeping();
-        let action =
-            ScheduleAction::start_workflow(HousekeepingWorkflow::run, (), self.queues.control(), id.clone());
-        let spec = ScheduleSpec::from_interval(HOUSEKEEPING_INTERVAL);
-        match self
-            .client
-            .create_schedule(id, CreateScheduleOptions::builder().action(action).spec(spec).build())
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(ScheduleError::Rpc(status)) if status.code() == tonic::Code::AlreadyExists => Ok(()),
-            Err(ScheduleError::Rpc(status)) => Err(rpc(&status)),
-            Err(error) => Err(Error::new(Code::Internal, format!("the housekeeping schedule: {error}"))),
+            Err(status) if status.code() != tonic::Code::AlreadyExists => Err(rpc(&status)),
+            _ => Ok(()),
         }
     }
 
@@ -176,12 +152,14 @@ impl Orchestra {
         macro_rules! update {
             ($update:expr, $input:expr) => {{
                 let accepted = handle.start_update($update, $input, options);
-                match tokio::time::timeout(ACCEPT_TIMEOUT, accepted).await {
+                match tokio::time::timeout(deadlines::ACCEPT, accepted).await {
                     Ok(accepted) => {
                         let done = accepted?;
                         let done = done.get_result(Default::default());
                         // Accepted is what counts: what takes longer goes on by itself.
-                        tokio::time::timeout(UPDATE_TIMEOUT, done).await.map_or(Ok(()), |done| done.map(drop))
+                        tokio::time::timeout(deadlines::UPDATE, done)
+                            .await
+                            .map_or(Ok(()), |done| done.map(drop))
                     }
                     Err(_) => Err(WorkflowUpdateError::Other(Box::new(self.no_workers()))),
                 }
@@ -241,7 +219,7 @@ impl Orchestra {
     /// NO_WORKERS, and what the check itself fails with (a peer's faults are in the answer).
     pub(crate) async fn check(&self, draft: &str) -> Result<()> {
         let options = WorkflowStartOptions::new(self.queues.control(), ids::check(draft))
-            .execution_timeout(CHECK_TIMEOUT)
+            .execution_timeout(deadlines::CHECK)
             .static_summary("check of a draft".to_owned())
             .build();
         let input = CheckInput { draft: draft.to_owned() };
@@ -249,7 +227,7 @@ impl Orchestra {
             self.client.start_workflow(CheckWorkflow::run, input, options).await.map_err(start_error)?;
         let result = handle.get_result(WorkflowGetResultOptions::default());
         tokio::pin!(result);
-        if let Ok(done) = tokio::time::timeout(ACCEPT_TIMEOUT, &mut result).await {
+        if let Ok(done) = tokio::time::timeout(deadlines::ACCEPT, &mut result).await {
             return done.map_err(result_error);
         }
         if self.is_untaken(draft).await {
@@ -259,7 +237,7 @@ impl Orchestra {
             let _ended = handle.terminate(terminate).await;
             return Err(self.no_workers());
         }
-        match tokio::time::timeout(CHECK_TIMEOUT - ACCEPT_TIMEOUT, result).await {
+        match tokio::time::timeout(deadlines::CHECK - deadlines::ACCEPT, result).await {
             Ok(done) => done.map_err(result_error),
             Err(_) => Err(Error::new(Code::NoWorkers, "the check was not finished in time")),
         }
@@ -284,7 +262,7 @@ impl Orchestra {
             Code::NoWorkers,
             format!(
                 "no worker took up the request within {} s on the task queue {}",
-                ACCEPT_TIMEOUT.as_secs(),
+                deadlines::ACCEPT.as_secs(),
                 self.queues.control()
             ),
         )

@@ -24,8 +24,8 @@ use crate::config::Config;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often idle slots are moved forward, lag is measured, and old rows are deleted. A slot that
-/// is a minute late holds a minute of the source's log.
-const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(60);
+/// is half a minute late holds half a minute of the source's log.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Connects.
 ///

@@ -22,6 +22,11 @@ async fn a_request_repeated_at_once_makes_one_mirror() {
     assert_eq!(stored.spec, new.spec);
     let refused = catalog.create_mirror(&mirror("shop", 4), &CreateOptions::default()).await.unwrap_err();
     assert_eq!(refused.code(), Code::MirrorExists);
+    let mut other = new.clone();
+    other.spec.settings.flush.max_rows += 1;
+    let refused = catalog.create_mirror(&other, &options).await.unwrap_err();
+    assert_eq!(refused.code(), Code::MirrorExists, "the same request asks for something else");
+    assert!(refused.message().contains("max_rows"), "{refused}");
     assert_eq!(catalog.list_unstarted().await.unwrap(), ["shop"]);
     catalog.mark_started("shop").await.unwrap();
     assert!(catalog.list_unstarted().await.unwrap().is_empty());

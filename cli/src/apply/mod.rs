@@ -7,19 +7,15 @@ mod sources;
 mod substitute;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use millrace_proto::v1::applied_object::{Action, Kind};
 use millrace_proto::v1::{ApplyRequest, ApplyResponse};
 
 use crate::client::output::Output;
-use crate::client::{Client, ClientArguments, call_within};
+use crate::client::{Client, ClientArguments, call_of};
 use crate::failure::Failure;
 use crate::mirror::{Goal, reach};
-
-/// Time of the whole: every peer and every table of a long file is looked at.
-const APPLY_MAX: Duration = Duration::from_secs(600);
 
 /// Arguments of `millrace apply`.
 #[derive(Debug, Args)]
@@ -64,7 +60,7 @@ pub async fn run(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
         prune: arguments.prune,
         drop_destination: arguments.drop_destination,
     };
-    let answer = client.system.apply(call_within(request, APPLY_MAX)).await;
+    let answer = client.system.apply(call_of("Apply", request)).await;
     let answer = answer.map_err(|status| sources.locate(Failure::from(status)))?.into_inner();
     let (output, dry_run) = (arguments.client.output, arguments.dry_run);
     // People see at once what was done; programs get one object at the end.

@@ -12,6 +12,7 @@ use clap::Args;
 use millrace_proto::v1::mirror_service_client::MirrorServiceClient;
 use millrace_proto::v1::peer_service_client::PeerServiceClient;
 use millrace_proto::v1::system_service_client::SystemServiceClient;
+use millrace_server::deadlines;
 use millrace_terms::{Code, Error};
 use tonic::transport::{Channel, Endpoint};
 
@@ -19,9 +20,6 @@ use self::output::Output;
 
 /// Time to connect: a server on the other side of the world answers in less.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
-
-/// Time of one call. The server gives a check of databases 40 s, worker's pick-up included.
-const CALL_MAX: Duration = Duration::from_secs(60);
 
 /// Silence on the connection after which the server is asked whether it lives: a watch may be silent
 /// for hours, and a dead peer says nothing either.
@@ -96,13 +94,13 @@ fn unreachable(address: &str, error: &tonic::transport::Error) -> Error {
 
 /// A call with the usual time limit.
 pub fn call<T>(message: T) -> tonic::Request<T> {
-    call_within(message, CALL_MAX)
+    call_of("", message)
 }
 
-/// A call with a time limit.
-pub fn call_within<T>(message: T, limit: Duration) -> tonic::Request<T> {
+/// A call of a method whose time limit is its own.
+pub fn call_of<T>(method: &str, message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.set_timeout(limit);
+    request.set_timeout(deadlines::of_call(method));
     request
 }
 

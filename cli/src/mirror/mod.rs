@@ -20,7 +20,7 @@ use millrace_proto::v1::{
 };
 
 use crate::client::output::{self, Output};
-use crate::client::{Client, ClientArguments, call, request_id};
+use crate::client::{Client, ClientArguments, call, call_of, request_id};
 use crate::failure;
 
 pub use self::wait::{Goal, reach};
@@ -167,7 +167,7 @@ async fn drop(address: &str, arguments: DropArguments, output: Output) -> anyhow
     let DropArguments { name, drop_destination, no_wait } = arguments;
     let mut client = Client::connect(address).await?;
     let request = DeleteMirrorRequest { name: name.clone(), drop_destination, ..Default::default() };
-    let mut answer = client.mirrors.delete_mirror(call(request)).await?.into_inner();
+    let mut answer = client.mirrors.delete_mirror(call_of("DeleteMirror", request)).await?.into_inner();
     if !answer.done && !no_wait {
         answer.done = tokio::time::timeout(DROP_WAIT_MAX, wait::gone(&mut client, &name))
             .await

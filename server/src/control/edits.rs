@@ -168,7 +168,7 @@ impl Control {
             false => {
                 let joining = MirrorSpec { tables: decided.added, ..after.clone() };
                 let (source, destination) = self.peers_of(&joining).await?;
-                self.refuse_taken_destinations(&joining).await?;
+                self.catalog.check_destinations(&joining).await?;
                 let former = self.former_destinations(&joining).await?;
                 let found = self.check_mirror(&joining, &source, &destination, former).await?;
                 report::require_success(&found)?;

@@ -1,6 +1,5 @@
 //! Mirrors: create, get, list, delete, validate, pause, resume, resync, events.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +19,8 @@ use crate::convert::{self, view};
 use crate::fault::{Answer, Violations};
 use crate::orchestra::Change;
 use crate::text::{Page, check_request_id, name_of};
-use crate::{diff, plan, refusals, report, tables};
+use crate::{deadlines, diff, plan, refusals, report, tables};
 
-/// How long DeleteMirror waits for the end of the work before it answers that it goes on.
-const DROP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the catalog is asked meanwhile whether the mirror is gone.
 const DROP_POLL: Duration = Duration::from_millis(200);
 
@@ -69,11 +66,9 @@ impl Control {
             return Err(Error::new(Code::MirrorState, message).with("mirror", asked.name.clone()).into());
         }
         let same_request = !options.request_id.is_empty() && options.request_id == stored.request_id;
-        if !same_request {
-            let changes = diff::with_stored(&stored.spec, asked)?;
-            if !(options.allow_existing && changes.is_empty()) {
-                return Err(diff::exists(Code::MirrorExists, "mirror", &asked.name, &changes).into());
-            }
+        let changes = diff::with_stored(&stored.spec, asked)?;
+        if !changes.is_empty() || !(options.allow_existing || same_request) {
+            return Err(diff::exists(Code::MirrorExists, "mirror", &asked.name, &changes).into());
         }
         if !stored.workflow_started {
             self.start(&asked.name).await?;
@@ -100,7 +95,8 @@ impl Control {
         destination: &PeerSpec,
     ) -> Answer<Prepared> {
         let spec = self.resolve(asked, source).await?;
-        self.refuse_taken_destinations(&spec).await?;
+        // The check on the destination sees only tables that are made already.
+        self.catalog.check_destinations(&spec).await?;
         let report = self.check_mirror(&spec, source, destination, Vec::new()).await?;
         report::require_success(&report)?;
         let tables = report::new_tables(&spec, &report)?;
@@ -114,31 +110,6 @@ impl Control {
             false => self.listing(source).await?,
         };
         tables::resolve(asked, &listing)
-    }
-
-    /// Two mirrors must not write into one table. The check on the destination sees only tables
-    /// that are made already.
-    pub(super) async fn refuse_taken_destinations(&self, spec: &MirrorSpec) -> Answer<()> {
-        let others = self.all_mirrors().await?;
-        let others = others
-            .iter()
-            .filter(|other| other.spec.name != spec.name && other.spec.destination == spec.destination);
-        let taken: BTreeMap<&str, &str> = others
-            .flat_map(|other| {
-                other.tables.iter().map(|table| (table.destination.as_str(), other.spec.name.as_str()))
-            })
-            .collect();
-        for table in &spec.tables {
-            if let Some(other) = taken.get(table.destination.as_str()) {
-                let message = format!("{}: mirror {other} writes into {}", table.source, table.destination);
-                return Err(Error::new(Code::DestinationTableExists, message)
-                    .with("table", table.source.clone())
-                    .with("mirror", *other)
-                    .with_remedy("Give the table another `destination`.")
-                    .into());
-            }
-        }
-        Ok(())
     }
 
     /// Every mirror that is stored.
@@ -282,7 +253,7 @@ impl Control {
         destination_tables: bool,
     ) -> Answer<v1::DeleteMirrorResponse> {
         let name = stored.name();
-        let deadline = Instant::now() + DROP_TIMEOUT;
+        let deadline = Instant::now() + deadlines::DROP;
         let how = DropOptions { destination_tables };
         if stored.desired != Desired::Dropping {
             let change = Change::Drop(how);
