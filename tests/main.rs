@@ -16,6 +16,7 @@ mod chaos;
 mod crash;
 mod drop;
 mod faults;
+mod fencing;
 mod kinds;
 mod modes;
 mod refusals;
@@ -36,6 +37,7 @@ fn main() {
         crash::tests(),
         drop::tests(),
         faults::tests(),
+        fencing::tests(),
         kinds::tests(),
         refusals::tests(),
         modes::tests(),

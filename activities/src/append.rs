@@ -58,8 +58,8 @@ async fn begin_and_copy(
     let stream = catalog.get_stream(&job.copy.mirror, table.stream).await?;
     let version = Version::epoch(stream.base, epoch);
     let destination = &job.destination;
-    finish_copy::end_older_queries(&destination.clickhouse, job.copy, &stream).await?;
-    catalog.raise_floor(table_id, version.0).await?;
+    finish_copy::end_older_queries(destination, job.copy, &stream).await?;
+    catalog.raise_swept_floor(table_id, job.copy.copy_no, version.0).await?;
     destination.clickhouse.purge(&job.plan, version.0, &destination.cluster).await?;
     let seen = whole::begin(session, &job.plan, partitioned).await?;
     let append =

@@ -180,7 +180,7 @@ async fn destination(environment: &Environment, name: &str) -> Result<Vec<Leftov
     let destination = environment.destination(&mirror).await?;
     let clickhouse = &destination.clickhouse;
     // An insert that is under way would fail anyway; ended, it does not hold up the drop.
-    clickhouse.kill_queries(&InsertId::mirror_prefix(name)).await?;
+    clickhouse.kill_queries(&InsertId::mirror_prefix(name), &destination.cluster).await?;
     let mut leftovers = Vec::new();
     for table in &mirror.tables {
         if is_ours(&mirror, table) {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::streams::Stream;
-use millrace_replication::clickhouse::{Clickhouse, InsertId};
+use millrace_replication::clickhouse::InsertId;
 use millrace_replication::version::Version;
 use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Lsn, Result};
@@ -23,7 +23,7 @@ use millrace_workflows::payload::{CopyFailure, CopyResult, TableCopy};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
-use crate::environment::Environment;
+use crate::environment::{Destination, Environment};
 use crate::stream::{LEASE, attempt as stream_attempt};
 use crate::{alive, copy_partitions, failure};
 
@@ -101,18 +101,18 @@ async fn sweep(environment: &Environment, copy: &TableCopy, stream: &Stream, epo
     let mirror = catalog.get_mirror(&copy.mirror).await?;
     let destination = environment.destination(&mirror).await?;
     let plan = environment.plan(copy.table_id).await?;
-    end_older_queries(&destination.clickhouse, copy, stream).await?;
+    end_older_queries(&destination, copy, stream).await?;
     // A TRUNCATE during the copy has raised the floor above the epoch: its delete is repeated here.
     let floor = catalog.get_table(copy.table_id).await?.floor;
     let below = Version::epoch(stream.base, epoch).0.max(floor);
-    catalog.raise_floor(copy.table_id, below).await?;
+    catalog.raise_swept_floor(copy.table_id, copy.copy_no, below).await?;
     fault::here(Point::SweepFloorStored);
     destination.clickhouse.purge(&plan, below, &destination.cluster).await
 }
 
 /// Ends what copies of the table up to this one, and older attempts of its stream, still insert.
 pub(crate) async fn end_older_queries(
-    clickhouse: &Clickhouse,
+    destination: &Destination,
     copy: &TableCopy,
     stream: &Stream,
 ) -> Result<()> {
@@ -121,7 +121,8 @@ pub(crate) async fn end_older_queries(
     let streams =
         ((stream.lease - i64::from(OLDER)).max(1)..stream.lease).map(|lease| stream_attempt(stream.n, lease));
     for attempt in copies.chain(streams) {
-        clickhouse.kill_queries(&InsertId::attempt_prefix(&copy.mirror, &attempt)).await?;
+        let prefix = InsertId::attempt_prefix(&copy.mirror, &attempt);
+        destination.clickhouse.kill_queries(&prefix, &destination.cluster).await?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! Regular work for all mirrors: slots of quiet databases are moved forward, lag is measured, what
-//! is past its time is deleted.
+//! is past its time is deleted, physical deletes are repeated.
 
 #![expect(
     dead_code,
@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use millrace_catalog::purges::Purge;
 use millrace_catalog::streams::{SlotMeasure, Stream};
+use millrace_replication::clickhouse::INSERT_SECONDS_MAX;
 use millrace_replication::postgres::{from_sql, slot};
 use millrace_terms::Result;
 use millrace_workflows::payload::HousekeepingReport;
@@ -21,13 +23,22 @@ use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::environment::Environment;
+use crate::stream::LEASE;
 use crate::{alive, failure};
 
 /// Sources that are looked at together: one that does not answer must not hold up the others.
 const SOURCES_AT_ONCE: usize = 16;
 
-/// How long one source may take.
-const SOURCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long one source or destination may take.
+const PEER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Physical deletes repeated at once.
+const PURGES_AT_ONCE: usize = 4;
+
+/// How long after a physical delete no insert is alive any more that was begun before it: the longest
+/// life of an insert, the time for which a replaced attempt may still begin one, and a minute for the
+/// server to notice that its time is over.
+const PURGE_AGE: Duration = Duration::from_secs(INSERT_SECONDS_MAX + LEASE.as_secs() + 60);
 
 /// A message in the log that nobody reads: it lets the slot of a database go forward in which
 /// nothing is written, while others of the server fill the log.
@@ -79,13 +90,36 @@ async fn housekeep(environment: &Environment) -> Result<HousekeepingReport> {
         report.unreachable += u32::from(!reached);
     }
     drop(looks);
+    purge_again(environment).await?;
     Ok(report)
+}
+
+/// Repeats physical deletes that a late insert may have undone. Those that fail are due at the next
+/// round.
+async fn purge_again(environment: &Environment) -> Result<()> {
+    let due = environment.catalog.due_purges(PURGE_AGE).await?;
+    let purges = due.into_iter().map(|purge| async move {
+        let done = tokio::time::timeout(PEER_TIMEOUT, purge_table(environment, &purge)).await;
+        if let Ok(Err(error)) = done {
+            tracing::debug!(mirror = %purge.mirror, error = %error, "a physical delete was not repeated");
+        }
+    });
+    stream::iter(purges).buffer_unordered(PURGES_AT_ONCE).collect::<()>().await;
+    Ok(())
+}
+
+async fn purge_table(environment: &Environment, purge: &Purge) -> Result<()> {
+    let mirror = environment.catalog.get_mirror(&purge.mirror).await?;
+    let plan = environment.plan(purge.table_id).await?;
+    let destination = environment.destination(&mirror).await?;
+    destination.clickhouse.purge_later(&plan, purge.below, &destination.cluster).await?;
+    environment.catalog.finish_purge(purge).await
 }
 
 /// Whether the source could be reached. The stream itself says in its verdict if it could not; a
 /// paused one needs nothing of its source.
 async fn look_in_time(environment: &Environment, stream: Stream) -> bool {
-    match tokio::time::timeout(SOURCE_TIMEOUT, look(environment, &stream)).await {
+    match tokio::time::timeout(PEER_TIMEOUT, look(environment, &stream)).await {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::debug!(mirror = %stream.mirror, error = %error, "the source could not be measured");

@@ -182,7 +182,7 @@ async fn configure(
         .map(|lease| InsertId::attempt_prefix(&stream.mirror, &attempt(stream.stream, lease)))
         .collect();
     for prefix in &older {
-        destination.clickhouse.kill_queries(prefix).await?;
+        destination.clickhouse.kill_queries(prefix, &destination.cluster).await?;
     }
     let start = begin(&row, slot)?;
     Ok(StreamConfig {

@@ -40,6 +40,7 @@ pub mod names;
 pub mod page;
 pub mod partitions;
 pub mod peers;
+pub mod purges;
 pub mod retention;
 pub mod sealing;
 pub mod spec;

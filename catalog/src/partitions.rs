@@ -175,7 +175,7 @@ impl Catalog {
     /// Renews the lease of a partition, and says how many rows and bytes of it are written so far.
     ///
     /// # Errors
-    /// LEASE_LOST if it was given to another or replaced.
+    /// LEASE_LOST if it was given to another or replaced, or is done.
     pub async fn renew_partition(
         &self,
         partition: &Partition,
@@ -184,8 +184,13 @@ impl Catalog {
         bytes: u64,
     ) -> Result<()> {
         let set = "lease_until = clock_timestamp() + make_interval(secs => $5), rows = $6, bytes = $7";
-        self.change_partition(partition, set, &[&ttl.as_secs_f64(), &sql::bigint(rows), &sql::bigint(bytes)])
-            .await
+        self.change_partition(
+            partition,
+            LEASED,
+            set,
+            &[&ttl.as_secs_f64(), &sql::bigint(rows), &sql::bigint(bytes)],
+        )
+        .await
     }
 
     /// Marks a partition as done: its rows are in the destination. `read_end` is the end of the log
@@ -202,8 +207,10 @@ impl Catalog {
     ) -> Result<()> {
         let set = "state = 'DONE', lease_until = null, finished_at = now(),
             rows = $5, bytes = $6, read_end = $7";
+        // Also if it is done: an answer that was lost is asked for again.
         self.change_partition(
             partition,
+            LEASED_OR_DONE,
             set,
             &[&sql::bigint(rows), &sql::bigint(bytes), &sql::pg_lsn(read_end)],
         )
@@ -213,17 +220,18 @@ impl Catalog {
     /// Gives a partition back unfinished, so that the next who asks gets it at once.
     ///
     /// # Errors
-    /// LEASE_LOST if it was given to another or replaced.
+    /// LEASE_LOST if it was given to another or replaced, or is done: done stays done.
     pub async fn release_partition(&self, partition: &Partition) -> Result<()> {
         let set = "state = 'PENDING', lease_owner = null, lease_until = null, rows = 0, bytes = 0";
-        self.change_partition(partition, set, &[]).await
+        self.change_partition(partition, LEASED, set, &[]).await
     }
 
-    /// Changes a partition if its lease is still the owner's and the copy is not over. A lease that
-    /// ran out but was given to nobody else counts: what was written is written.
+    /// Changes a partition that is in one of `states` if its lease is still the owner's and the copy is not
+    /// over. A lease that ran out but was given to nobody else counts: what was written is written.
     async fn change_partition(
         &self,
         partition: &Partition,
+        states: &str,
         set: &str,
         values: sql::Params<'_>,
     ) -> Result<()> {
@@ -231,6 +239,7 @@ impl Catalog {
         let sql = format!(
             "update partitions p set {set} from mirror_tables t
              where p.table_id = $1 and p.copy_no = $2 and p.no = $3 and p.lease_owner = $4
+                and {states}
                 and t.id = p.table_id and t.copy_no = p.copy_no and t.copying"
         );
         let (copy, number) = (sql::integer(*copy_no), sql::integer(*no));
@@ -245,6 +254,12 @@ impl Catalog {
         }
     }
 }
+
+/// Who reads it may still change it.
+const LEASED: &str = "p.state = 'LEASED'";
+
+/// Who has read it may say so again.
+const LEASED_OR_DONE: &str = "p.state in ('LEASED', 'DONE')";
 
 const STANDING: &str = "
     select exists (select from partitions where table_id = $1 and copy_no = $2 and state <> 'DONE') as undone, (

@@ -257,12 +257,6 @@ impl Catalog {
         sql::execute(&self.client().await?, sql, &[&table_id]).await.map(drop)
     }
 
-    /// Notes that rows of a table below a version were physically deleted. The floor never falls.
-    pub async fn raise_floor(&self, table_id: i64, version: u128) -> Result<()> {
-        let sql = "update mirror_tables set floor = $2 where id = $1 and floor < $2";
-        sql::execute(&self.client().await?, sql, &[&table_id, &Numeric(version)]).await.map(drop)
-    }
-
     /// Adds to the figures of several tables, in one statement.
     pub async fn add_changes(&self, changes: &[TableChanges]) -> Result<()> {
         let column =

@@ -204,16 +204,16 @@ impl Clickhouse {
     }
 
     /// Has the server end all queries whose id begins with `prefix`: those of an attempt that was fenced
-    /// (design: a late insert brings back rows that were deleted).
+    /// (design: a late insert brings back rows that were deleted). On a cluster on every server: an
+    /// insert goes to whichever a load balancer chose.
     ///
     /// It does not wait for their end: an insert whose client sends nothing more is ended only when the
     /// server's own time-out for its data is over, but what it gathered is not written any more.
     ///
     /// # Errors
     /// By the server's code: see `error`.
-    pub async fn kill_queries(&self, prefix: &str) -> Result<()> {
-        let prefix = ddl::quote_text(prefix);
-        self.execute(&format!("KILL QUERY WHERE startsWith(query_id, {prefix}) ASYNC")).await
+    pub async fn kill_queries(&self, prefix: &str, cluster: &str) -> Result<()> {
+        self.execute(&ddl::kill_queries(cluster, prefix)).await
     }
 
     /// Name of a destination table with its database, as a statement takes it.

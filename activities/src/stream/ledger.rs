@@ -127,7 +127,8 @@ impl<'a> Ledger<'a> {
             }
             Report::Floor { id, version } => {
                 let catalog = &self.environment.catalog;
-                until_stored(|| catalog.raise_floor(id, version)).await?;
+                let lease = self.lease;
+                until_stored(|| catalog.raise_streamed_floor(id, lease, version)).await?;
                 fault::here(Point::TruncateFloorStored);
             }
             Report::Ahead { lsn } => self.announce(lsn).await?,

@@ -84,6 +84,10 @@ async fn a_lease_that_ran_out_is_given_to_another_and_its_holder_is_refused() {
     catalog.release_partition(&again).await.unwrap();
     let third = take(&catalog, &copy, "third", TTL).await;
     catalog.finish_partition(&third, 1, 1, Lsn(1)).await.unwrap();
+    catalog.finish_partition(&third, 1, 1, Lsn(1)).await.unwrap();
+    for late in [catalog.renew_partition(&third, TTL, 0, 0).await, catalog.release_partition(&third).await] {
+        assert_eq!(late.unwrap_err().code(), Code::LeaseLost, "what is done stays done");
+    }
     assert_eq!(claim(&catalog, &copy, "third", TTL).await, Claim::Done);
 }
 

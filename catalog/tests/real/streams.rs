@@ -58,7 +58,29 @@ async fn versions_and_positions_use_all_their_bits() {
     catalog.raise_written_below("shop", 0, lease, high).await.unwrap();
     assert_eq!(catalog.get_stream("shop", 0).await.unwrap().written_below, high);
     let table = catalog.list_tables("shop").await.unwrap()[0].id;
-    catalog.raise_floor(table, u128::MAX).await.unwrap();
-    catalog.raise_floor(table, 5).await.unwrap();
+    catalog.raise_streamed_floor(table, lease, u128::MAX).await.unwrap();
+    catalog.raise_streamed_floor(table, lease, 5).await.unwrap();
     assert_eq!(catalog.get_table(table).await.unwrap().floor, u128::MAX, "a floor never falls");
+}
+
+#[tokio::test]
+async fn a_physical_delete_is_due_once_more_when_it_is_old_enough() {
+    let catalog = catalog().await;
+    catalog.create_mirror(&mirror("shop", 2), &CreateOptions::default()).await.unwrap();
+    let lease = catalog.take_lease("shop", 0, TTL).await.unwrap().number;
+    let table = catalog.list_tables("shop").await.unwrap()[0].id;
+    let lost = catalog.raise_streamed_floor(table, lease - 1, 7).await.unwrap_err();
+    assert_eq!(lost.code(), Code::LeaseLost, "a replaced attempt raises nothing");
+    assert!(catalog.due_purges(Duration::ZERO).await.unwrap().is_empty());
+
+    catalog.raise_streamed_floor(table, lease, 7).await.unwrap();
+    assert!(catalog.due_purges(Duration::from_secs(3_600)).await.unwrap().is_empty(), "not yet");
+    let due = catalog.due_purges(Duration::ZERO).await.unwrap();
+    assert_eq!((due[0].table_id, due[0].below, due.len()), (table, 7, 1));
+    catalog.raise_streamed_floor(table, lease, 9).await.unwrap();
+    catalog.finish_purge(&due[0]).await.unwrap();
+    let due = catalog.due_purges(Duration::ZERO).await.unwrap();
+    assert_eq!((due[0].below, due.len()), (9, 1), "one that came meanwhile stays due");
+    catalog.finish_purge(&due[0]).await.unwrap();
+    assert!(catalog.due_purges(Duration::ZERO).await.unwrap().is_empty());
 }

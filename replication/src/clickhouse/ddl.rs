@@ -156,6 +156,11 @@ pub fn purge(placement: Placement<'_>, plan: &TablePlan, below: u128) -> String 
     )
 }
 
+/// Ends all queries whose id begins with `prefix`, without waiting for their ends.
+pub fn kill_queries(cluster: &str, prefix: &str) -> String {
+    format!("KILL QUERY{} WHERE startsWith(query_id, {}) ASYNC", on_cluster(cluster), quote_text(prefix))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -203,6 +208,10 @@ mod tests {
         }
         assert_eq!(create_database(there), "CREATE DATABASE IF NOT EXISTS `d` ON CLUSTER `main`");
         assert_eq!(drop_table(there, "t"), "DROP TABLE IF EXISTS `d`.`t` ON CLUSTER `main` SYNC");
+        assert_eq!(
+            kill_queries("main", "shop/0.7/"),
+            "KILL QUERY ON CLUSTER `main` WHERE startsWith(query_id, 'shop/0.7/') ASYNC"
+        );
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::table::TablePlan;
 /// must hold.
 const PURGE_SETTINGS: &[(&str, &str)] = &[("lightweight_deletes_sync", "2"), ("mutations_sync", "2")];
 
+/// Nobody waits for the repetition of a delete.
+const PURGE_LATER_SETTINGS: &[(&str, &str)] = &[("lightweight_deletes_sync", "0"), ("mutations_sync", "0")];
+
 /// What is there under the name of a destination table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableState {
@@ -95,6 +98,19 @@ impl Clickhouse {
     /// By the server's code.
     pub async fn purge(&self, plan: &TablePlan, below: u128, cluster: &str) -> Result<()> {
         self.execute_with(&ddl::purge(self.placement(cluster), plan, below), PURGE_SETTINGS).await
+    }
+
+    /// As [`Clickhouse::purge`], but without waiting: the server carries it out, and keeps it over a
+    /// restart. What is in the table when this returns and is below `below` will be gone.
+    ///
+    /// # Errors
+    /// By the server's code; not for a table that does not exist, which has no such rows.
+    pub async fn purge_later(&self, plan: &TablePlan, below: u128, cluster: &str) -> Result<()> {
+        let sql = ddl::purge(self.placement(cluster), plan, below);
+        match self.execute_with(&sql, PURGE_LATER_SETTINGS).await {
+            Err(error) if error.code() == Code::DestinationTableChanged => Ok(()),
+            done => done,
+        }
     }
 
     fn placement<'a>(&'a self, cluster: &'a str) -> Placement<'a> {

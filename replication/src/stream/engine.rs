@@ -16,6 +16,7 @@ use super::config::{Report, StreamConfig, unix_micros};
 use super::flusher::{Ended, Flusher, Outcome, is_of_table};
 use super::lane::{Batch, Lane};
 use super::memory::{MemoryBudget, Share};
+use super::places::Places;
 use super::position::{BatchId, Mark, Tracker};
 use super::reader::Event;
 use super::relations::Layout;
@@ -45,6 +46,8 @@ pub(super) struct Engine {
     tracker: Tracker,
     batcher: Batcher,
     flusher: Arc<Flusher>,
+    /// Who may ask the destination.
+    pub places: Places,
     /// Steps under way.
     pub steps: JoinSet<Ended>,
     /// Reports that are to be told, in order.
@@ -90,7 +93,7 @@ struct Told {
 }
 
 impl Engine {
-    pub(super) fn new(config: &StreamConfig, flusher: Arc<Flusher>) -> Self {
+    pub(super) fn new(config: &StreamConfig, flusher: Arc<Flusher>, places: Places) -> Self {
         let tracker = Tracker::new(config.start);
         Self {
             lanes: config.tables.iter().map(Lane::new).collect(),
@@ -107,6 +110,7 @@ impl Engine {
             tracker,
             batcher: Batcher::new(config.limits.clone(), Instant::now()),
             flusher,
+            places,
             steps: JoinSet::new(),
             outbox: VecDeque::new(),
             doubt: None,
@@ -427,7 +431,7 @@ impl Engine {
                 now: Instant::now(),
                 urgent: self.draining || self.is_full(),
                 in_transaction: self.tracker.in_transaction(),
-                in_flight: self.steps.len(),
+                in_flight: self.steps.len().saturating_sub(self.places.paused()),
             };
             let lanes = self.active.iter().map(|at| (*at, self.lanes[*at].state()));
             match self.batcher.next(lanes, situation) {

@@ -15,6 +15,7 @@ use super::append::Cut;
 use super::apply::push_row;
 use super::config::{Counts, Older, Report};
 use super::lane::{Batch, PendingRow, Step};
+use super::places::Places;
 use super::position::BatchId;
 use super::reselect;
 use super::side::Side;
@@ -50,6 +51,8 @@ pub(super) struct Flusher {
     /// Bytes of one insert, more or less.
     pub max_bytes: usize,
     pub reports: mpsc::Sender<Report>,
+    /// The attempts that may be under way at once.
+    pub places: Places,
 }
 
 /// A step that has ended.
@@ -198,7 +201,7 @@ impl Flusher {
         let own = format!("{}{}/", InsertId::attempt_prefix(&self.mirror, &self.attempt), plan.destination);
         self.repeat(table, || async {
             for prefix in self.older.inserts.iter().chain([&own]) {
-                self.sink.kill_queries(prefix).await?;
+                self.sink.kill_queries(prefix, &self.cluster).await?;
             }
             if !self.holds_lease() {
                 return Err(Error::new(Code::LeaseLost, "the lease ended before a physical delete"));
@@ -222,6 +225,7 @@ impl Flusher {
     ) -> Result<T> {
         let mut pause = RETRY_MIN;
         let mut refusals = 0;
+        let mut place = self.places.take().await?;
         loop {
             let error = match attempt().await {
                 Err(error) if error.is_retryable() && error.code() != Code::Cancelled => error,
@@ -233,6 +237,9 @@ impl Flusher {
             }
             // Only for the status: it may be missed, but must not stop us.
             let _ = self.reports.try_send(Report::Waiting { id: table, error: error.clone() });
+            // Others may use the place meanwhile: a table that the destination refuses must not keep the
+            // other tables' rows from it.
+            let paused = place.leave();
             tokio::select! {
                 // Not the error: it must not put the table into ERROR when the next attempt may succeed.
                 () = self.cancel.cancelled() => {
@@ -240,6 +247,7 @@ impl Flusher {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
+            place = paused.come_back().await?;
             pause = (pause * 2).min(RETRY_MAX);
         }
     }

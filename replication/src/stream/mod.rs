@@ -30,6 +30,7 @@ mod engine;
 mod flusher;
 mod lane;
 mod memory;
+mod places;
 mod position;
 mod reader;
 mod relations;
@@ -50,6 +51,7 @@ pub use config::{Counts, Older, Report, StreamConfig, StreamHandle, StreamTable}
 use engine::Engine;
 use flusher::{Ended, Flusher};
 pub use memory::{MemoryBudget, WORKER_BYTES};
+use places::Places;
 use reader::{Event, Reader};
 use side::Side;
 pub use snapshot::Snapshot;
@@ -73,6 +75,7 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
     let binary = config.binary && side.binary_is_safe(&config.tables).await?;
     let untold = side.untold(&config.publication, &config.tables).await?;
     let mut reader = Reader::open(&config, binary).await?;
+    let places = Places::new(config.limits.max_concurrent_inserts);
     let flusher = Arc::new(Flusher {
         sink: config.sink.clone(),
         cluster: config.cluster.clone(),
@@ -86,8 +89,9 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
         older: config.older.clone(),
         max_bytes: config.limits.max_bytes,
         reports: handle.reports.clone(),
+        places: places.clone(),
     });
-    let mut engine = Engine::new(&config, flusher);
+    let mut engine = Engine::new(&config, flusher, places);
     for (table, error) in untold {
         engine.fail(table, error);
     }
@@ -108,6 +112,7 @@ async fn stream(
 ) -> Result<()> {
     let cancel = handle.cancel.clone();
     let memory = engine.memory();
+    let places = engine.places.clone();
     loop {
         let lease = *handle.lease_deadline.borrow();
         if Instant::now() >= lease {
@@ -125,6 +130,7 @@ async fn stream(
                 take(config, side, engine, reader, event?).await?;
             }
             () = memory.wait(), if engine.is_full() => {}
+            () = places.freed() => {}
             () = tokio::time::sleep_until(wake) => {}
         }
     }

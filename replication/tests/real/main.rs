@@ -6,6 +6,7 @@
 mod append;
 mod converge;
 mod copy;
+mod fairness;
 mod generated;
 mod identity;
 mod keys;

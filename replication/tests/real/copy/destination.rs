@@ -136,8 +136,8 @@ async fn queries_are_found_by_the_prefix_of_their_attempt() {
     while sink.query_one::<u64>(&running).await.unwrap() == 0 {
         tokio::task::yield_now().await;
     }
-    sink.kill_queries(&InsertId::attempt_prefix(&id.mirror, "copy-2")).await.unwrap();
-    sink.kill_queries(&InsertId::attempt_prefix(&id.mirror, &id.attempt)).await.unwrap();
+    sink.kill_queries(&InsertId::attempt_prefix(&id.mirror, "copy-2"), "").await.unwrap();
+    sink.kill_queries(&InsertId::attempt_prefix(&id.mirror, &id.attempt), "").await.unwrap();
     insert.end(|| true).await.unwrap_err();
     let count = format!("select count() from {}", sink.qualified("t"));
     assert_eq!(sink.query_one::<u64>(&count).await.unwrap(), 0);
