@@ -19,6 +19,7 @@ mod faults;
 mod fencing;
 mod kinds;
 mod modes;
+mod partitions;
 mod refusals;
 mod resync;
 mod snapshot;
@@ -39,6 +40,7 @@ fn main() {
         faults::tests(),
         fencing::tests(),
         kinds::tests(),
+        partitions::tests(),
         refusals::tests(),
         modes::tests(),
         resync::tests(),

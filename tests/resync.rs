@@ -24,13 +24,13 @@ pub fn tests() -> Vec<Trial> {
 }
 
 /// Statements that go on, one after the other, until they are told to stop; gives how many ran.
-struct Repeated {
+pub struct Repeated {
     stop: Arc<AtomicBool>,
     task: JoinHandle<u64>,
 }
 
 impl Repeated {
-    async fn on_source(bed: &Bed, statement: impl Fn(u64) -> String + Send + 'static) -> Self {
+    pub async fn on_source(bed: &Bed, statement: impl Fn(u64) -> String + Send + 'static) -> Self {
         let session = bed.session().await;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
@@ -46,7 +46,7 @@ impl Repeated {
         Self { stop, task }
     }
 
-    async fn end(self) -> u64 {
+    pub async fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("what is repeated")
     }

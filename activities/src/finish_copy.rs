@@ -70,13 +70,19 @@ async fn finish(environment: &Environment, copy: &TableCopy) -> Result<CopyResul
     let epoch = state.epoch.ok_or_else(|| Error::new(Code::Internal, "the copy has no epoch"))?;
     // An empty table has been read as of its epoch.
     let stream = position_passed(environment, copy, state.read_end.unwrap_or(epoch)).await?;
-    if stream.lease > 1 || copy.copy_no > 1 {
+    let epoch = Version::epoch(stream.base, epoch).0;
+    // Leaves that came later are added to the rest: only a TRUNCATE since takes rows away.
+    let swept = if state.partial { 0 } else { epoch };
+    let is_swept = !state.partial || catalog.get_table(copy.table_id).await?.floor > epoch;
+    if is_swept && (stream.lease > 1 || copy.copy_no > 1) {
         // There were attempts or copies before. The position shows that a newer one has taken over;
         // from then on an older one sends for a lease's time at most.
         tokio::time::sleep(LEASE).await;
     }
     fault::here(Point::CopyPassed);
-    sweep(environment, copy, &stream, epoch).await?;
+    if is_swept {
+        sweep(environment, copy, &stream, swept).await?;
+    }
     fault::here(Point::Swept);
     let rows = catalog.finish_copy(copy.table_id, copy.copy_no).await?;
     fault::here(Point::CopyFinished);
@@ -96,7 +102,7 @@ async fn position_passed(environment: &Environment, copy: &TableCopy, read_end: 
     }
 }
 
-async fn sweep(environment: &Environment, copy: &TableCopy, stream: &Stream, epoch: Lsn) -> Result<()> {
+async fn sweep(environment: &Environment, copy: &TableCopy, stream: &Stream, swept: u128) -> Result<()> {
     let catalog = &environment.catalog;
     let mirror = catalog.get_mirror(&copy.mirror).await?;
     let destination = environment.destination(&mirror).await?;
@@ -104,7 +110,7 @@ async fn sweep(environment: &Environment, copy: &TableCopy, stream: &Stream, epo
     end_older_queries(&destination, copy, stream).await?;
     // A TRUNCATE during the copy has raised the floor above the epoch: its delete is repeated here.
     let floor = catalog.get_table(copy.table_id).await?.floor;
-    let below = Version::epoch(stream.base, epoch).0.max(floor);
+    let below = swept.max(floor);
     catalog.raise_swept_floor(copy.table_id, copy.copy_no, below).await?;
     fault::here(Point::SweepFloorStored);
     destination.clickhouse.purge(&plan, below, &destination.cluster).await

@@ -15,6 +15,7 @@
 //!
 //! Around them:
 //! - `environment`: what they share. `peers`: configurations as the data plane takes them.
+//! - `leaves`: which relations hold the rows of a table, compared with what was known.
 //! - `alive`: heartbeats, cancellation. `failure`: errors as Temporal's failures.
 //! - `metrics`: what this process did.
 //!
@@ -32,6 +33,7 @@ mod environment;
 mod failure;
 mod finish_copy;
 mod housekeeping;
+mod leaves;
 mod metrics;
 mod peers;
 mod plan_partitions;

@@ -50,10 +50,18 @@ async fn plan(environment: &Environment, copy: &TableCopy) -> Result<CopyPlan> {
         let mirror = catalog.get_mirror(&copy.mirror).await?;
         let session = environment.dial(&mirror).await?;
         let table = environment.plan(copy.table_id).await?;
-        let shape = shape(&session, &table).await?;
+        let mut shape = shape(&session, &table).await?;
+        if let Some(error) = shape.foreign_leaf() {
+            return Err(error);
+        }
+        let all = shape.leaves.len();
+        let covered = catalog.covered_leaves(copy.table_id, copy.copy_no).await?;
+        shape.leaves.retain(|leaf| covered.contains(&leaf.oid));
+        // The size is known of all of them together.
+        let bytes = if shape.leaves.len() == all { shape.bytes } else { 0 };
         match table.append_only {
             true => vec![whole(&table, shape.bytes)],
-            false => cut(&session, &mirror, &shape.leaves, shape.bytes).await?,
+            false => cut(&session, &mirror, &shape.leaves, bytes).await?,
         }
     };
     fault::here(Point::PartitionsCut);

@@ -22,7 +22,7 @@ use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::{Lease, Stream};
 use millrace_replication::clickhouse::InsertId;
-use millrace_replication::postgres::{self, slot};
+use millrace_replication::postgres::{self, Session, slot};
 use millrace_replication::stream::{
     self, AppendState, Limits, Older, Snapshot, StreamConfig, StreamHandle, StreamTable,
 };
@@ -41,7 +41,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::environment::{Destination, Environment, is_told, read_plan};
 use crate::prepare_source::same_system;
-use crate::{alive, failure};
+use crate::{alive, failure, leaves};
 use ledger::{Ledger, Told};
 
 /// How long the lease holds without a renewal: how long the catalog may be away before the stream
@@ -54,6 +54,11 @@ const OLDER: i64 = 5;
 
 /// Reports that wait to be written down. The data plane waits when there are more.
 const REPORTS: usize = 256;
+
+/// Longest and shortest time between two comparisons of partitions: that is how long one may go
+/// unnoticed, and a stream that begins is told of all of them at once.
+const LEAVES_INTERVAL: Duration = Duration::from_secs(5);
+const LEAVES_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -97,6 +102,44 @@ async fn tell(mirror: &MirrorHandle, changed: &Notify) -> Infallible {
     }
 }
 
+/// Compares the tables' partitions with those that were known: whenever the stream was told of one, and
+/// regularly, because one that is attached or detached need not be written to.
+async fn compare_leaves(
+    environment: &Environment,
+    stream: &StreamRef,
+    seen: &Notify,
+    changed: &Notify,
+) -> Infallible {
+    let mut session = None;
+    loop {
+        let _told_or_due = tokio::time::timeout(LEAVES_INTERVAL, seen.notified()).await;
+        match compare_once(environment, stream, &mut session).await {
+            Ok(true) => changed.notify_one(),
+            Ok(false) => {}
+            Err(error) => {
+                session = None;
+                tracing::warn!(error = %error, mirror = %stream.mirror, "partitions could not be compared");
+            }
+        }
+        tokio::time::sleep(LEAVES_PAUSE).await;
+    }
+}
+
+async fn compare_once(
+    environment: &Environment,
+    stream: &StreamRef,
+    session: &mut Option<Session>,
+) -> Result<bool> {
+    let mirror = environment.catalog.get_mirror(&stream.mirror).await?;
+    let open = match session.take() {
+        Some(open) => open,
+        None => environment.dial(&mirror).await?,
+    };
+    let is_due = leaves::compare(environment, &mirror, stream.stream, &open).await?;
+    *session = Some(open);
+    Ok(is_due)
+}
+
 /// Names the inserts of one attempt, so that a later one can end those still running.
 pub(crate) fn attempt(stream: u32, lease: i64) -> String {
     format!("{stream}.{lease}")
@@ -134,8 +177,10 @@ async fn attempt_to_stream(
         StreamHandle { reports, confirmed, announced, cuts, lease_deadline, cancel: running.clone() };
 
     let changed = Notify::new();
-    let mut ledger =
-        Ledger::new(environment, stream, lease, start, Told { confirm, announce, cut }, &changed);
+    let leaves = Arc::new(Notify::new());
+    let told = Told { confirm, announce, cut, leaves: leaves.clone() };
+    let policy = mirror.spec.settings.on_partition_removed;
+    let mut ledger = Ledger::new(environment, stream, lease, start, told, policy, &changed);
     // The log's next GiB at once, so that the first rows need not wait.
     ledger.announce(start).await?;
     tracing::info!(mirror = %mirror_name, lease, position = %start, "the stream begins");
@@ -152,6 +197,7 @@ async fn attempt_to_stream(
         both = async { tokio::join!(work, run) } => both,
         error = lease::renew(environment, stream, lease, hold) => return Err(error),
         never = tell(&workflow, &changed) => match never {},
+        never = compare_leaves(environment, stream, &leaves, &changed) => match never {},
     };
     let ended = ended.map_err(|panic| Error::new(Code::Internal, format!("the stream panicked: {panic}")))?;
     kept?;
@@ -218,6 +264,10 @@ fn begin(row: &Stream, slot: Lsn) -> Result<Lsn> {
 
 async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) -> Result<Vec<StreamTable>> {
     let plans = environment.catalog.stream_plans(&stream.mirror, stream.stream).await?;
+    let mut leaves: BTreeMap<i64, BTreeMap<u32, Option<Lsn>>> = BTreeMap::new();
+    for known in environment.catalog.stream_leaves(&stream.mirror, stream.stream).await? {
+        leaves.entry(known.table_id).or_default().insert(known.leaf.oid, known.removed_at);
+    }
     let appends = environment.catalog.appends(&stream.mirror, stream.stream).await?;
     let mut tables = Vec::with_capacity(plans.len());
     for (id, plan) in plans {
@@ -232,7 +282,8 @@ async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) 
             None if plan.append_only => continue,
             _ => None,
         };
-        tables.push(StreamTable { id, plan, floor: table.floor, append });
+        let leaves = leaves.remove(&id).unwrap_or_default();
+        tables.push(StreamTable { id, plan, floor: table.floor, append, leaves, merges_heirs: false });
     }
     Ok(tables)
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use millrace_replication::postgres::epoch::{self, Blocker};
 use millrace_terms::fault::{self, Point};
+use millrace_replication::postgres::tree;
 use millrace_terms::{Lsn, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::TableCopy;
@@ -17,8 +18,8 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::alive;
 use crate::environment::Environment;
+use crate::{alive, leaves};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -43,6 +44,12 @@ async fn take(environment: &Environment, copy: &TableCopy, cancel: CancellationT
     }
     let mirror = catalog.get_mirror(&copy.mirror).await?;
     let session = environment.dial(&mirror).await?;
+    // Before the epoch: what becomes a part of the table later is copied by an epoch of its own. Its keys
+    // may have been deleted from the table above this one.
+    let table = environment.plan(copy.table_id).await?;
+    let leaves = tree::of(&session, &[table.oid], false).await?.remove(&table.oid);
+    let leaves: Vec<_> = leaves.iter().flat_map(|tree| &tree.leaves).map(leaves::stored).collect();
+    catalog.cover_leaves(copy.table_id, copy.copy_no, &leaves).await?;
     let (blocked, blockers) = watch::channel(None);
     let taken = epoch::take(&session, &cancel, |blockers| {
         blocked.send_replace(words(blockers));

@@ -49,6 +49,8 @@ pub struct CopyProgress {
 pub struct CopyState {
     /// The position that separates it from the stream.
     pub epoch: Option<Lsn>,
+    /// Whether it is only of leaves that came later: nothing is swept at its end.
+    pub partial: bool,
     /// Whether it is cut into partitions.
     pub planned: bool,
     /// How far it is.
@@ -188,7 +190,7 @@ impl Catalog {
         let read_end = state.read_end.map(sql::pg_lsn);
         sql::execute(
             &transaction,
-            "update mirror_tables set state = 'STREAMING', state_since = now(), copying = false, error = null,
+            "update mirror_tables set state = 'STREAMING', state_since = now(), copying = false, partial = false, error = null,
                 blocked_by = null, copy_finished_at = now(), rows_copied = $2, bytes_copied = $3,
                 partitions_copied = $4, read_end = $5
              where id = $1",
@@ -209,7 +211,7 @@ impl Catalog {
 async fn state(client: &impl GenericClient, table_id: i64, copy_no: u32) -> Result<CopyState> {
     let row = sql::row(
         client,
-        "select t.epoch, t.planned as is_planned, count(p.no) as partitions,
+        "select t.epoch, t.partial, t.planned as is_planned, count(p.no) as partitions,
             count(*) filter (where p.state = 'DONE') as done,
             count(*) filter (where p.state = 'LEASED' and p.lease_until >= now()) as leased,
             coalesce(sum(p.rows), 0)::bigint as rows, coalesce(sum(p.bytes), 0)::bigint as bytes,
@@ -225,6 +227,7 @@ async fn state(client: &impl GenericClient, table_id: i64, copy_no: u32) -> Resu
     let columns = Columns(&row);
     Ok(CopyState {
         epoch: columns.lsn_opt("epoch")?,
+        partial: columns.get("partial")?,
         planned: columns.get("is_planned")?,
         progress: CopyProgress::read(columns)?,
         read_end: columns.lsn_opt("last_read_end")?,

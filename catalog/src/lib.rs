@@ -15,6 +15,7 @@
 //! - [`copies`], [`partitions`]: copies of tables, and the queue that copiers share.
 //! - [`append`]: tables whose rows arrive exactly once.
 //! - [`edits`]: changes of a mirror while it runs.
+//! - [`leaves`]: the relations that hold the rows of a table.
 //! - [`drafts`]: specs that are checked before they are stored, and the answers.
 //! - [`batches`], [`events`]: figures and history, for people. [`retention`] deletes the old ones.
 //!
@@ -34,6 +35,7 @@ pub mod edits;
 mod errors;
 pub mod events;
 pub mod failure;
+pub mod leaves;
 pub mod migration;
 pub mod mirrors;
 pub mod names;

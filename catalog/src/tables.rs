@@ -324,7 +324,7 @@ pub(crate) async fn enter(
         client,
         "update mirror_tables t set state = $2, copying = copying and state = $2 and $2 <> 'RESYNCING',
             state_since = case when state = $2 then state_since else now() end, blocked_by = null,
-            edit = null, resync_wanted = null,
+            edit = null, resync_wanted = null, partial = false,
             error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
                 and error->>'message' = $4::jsonb->>'message' then error else $4 end
          where id = $1 and state = any($3) and ($5::bigint is null or exists (

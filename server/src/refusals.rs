@@ -3,7 +3,7 @@
 //!
 //! Pure: no I/O.
 
-use catalog::spec::{MirrorSpec, OnPartitionRemoved, OnSlotLost, PeerConfig, PeerSpec};
+use catalog::spec::{MirrorSpec, OnSlotLost, PeerConfig, PeerSpec};
 use millrace_catalog as catalog;
 use millrace_terms::{Code, Error};
 
@@ -28,11 +28,6 @@ const MIRROR: &[Refusal<MirrorSpec>] = &[
         |m| m.settings.on_slot_lost != OnSlotLost::Error,
         "settings.on_slot_lost",
         "Use error: the mirror stops with the reason.",
-    ),
-    (
-        |m| m.settings.on_partition_removed != OnPartitionRemoved::Resync,
-        "settings.on_partition_removed",
-        "Leave it out.",
     ),
     (|m| m.settings.audit_columns, "settings.audit_columns", "Leave it false."),
 ];
@@ -80,9 +75,8 @@ mod tests {
     fn defaults_are_built_and_the_rest_is_refused_by_name() {
         assert_eq!(check_mirror(&mirror()), Ok(()));
         type Edit = (fn(&mut MirrorSpec), &'static str);
-        let edits: [Edit; 6] = [
+        let edits: [Edit; 5] = [
             (|m| m.settings.on_slot_lost = OnSlotLost::Resync, "settings.on_slot_lost"),
-            (|m| m.settings.on_partition_removed = OnPartitionRemoved::Keep, "settings.on_partition_removed"),
             (|m| m.settings.publication = "p".into(), "settings.publication"),
             (|m| m.settings.slot = "s".into(), "settings.slot"),
             (|m| m.settings.streams = 2, "settings.streams"),

@@ -2,12 +2,14 @@
 //! before that position is. Only a stored position is confirmed to the source.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use millrace_catalog::append::Cut;
 use millrace_catalog::batches::NewBatch;
 use millrace_catalog::events::{NewEvent, Severity};
+use millrace_catalog::spec::OnPartitionRemoved;
 use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::Progress;
 use millrace_catalog::tables::TableChanges;
@@ -19,6 +21,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::environment::Environment;
+use crate::leaves::resynced;
 use crate::metrics::Labels;
 
 /// Time between two writes of the position. Repeats are harmless, and the catalog has others to
@@ -40,6 +43,7 @@ pub(super) struct Ledger<'a> {
     stream: &'a StreamRef,
     lease: i64,
     told: Told,
+    on_partition_removed: OnPartitionRemoved,
     /// Notified when the state of a table changed.
     changed: &'a Notify,
     progress: Progress,
@@ -61,6 +65,8 @@ pub(super) struct Told {
     pub(super) announce: watch::Sender<Lsn>,
     /// Batches of append-only tables, by the table's id, may be sent.
     pub(super) cut: watch::Sender<BTreeMap<i64, stream::Cut>>,
+    /// Notified when a table may have another set of partitions.
+    pub(super) leaves: Arc<Notify>,
 }
 
 impl<'a> Ledger<'a> {
@@ -70,6 +76,7 @@ impl<'a> Ledger<'a> {
         lease: i64,
         start: Lsn,
         told: Told,
+        on_partition_removed: OnPartitionRemoved,
         changed: &'a Notify,
     ) -> Self {
         let progress = Progress { position: start, last_commit_at: None, source_wal: None };
@@ -78,6 +85,7 @@ impl<'a> Ledger<'a> {
             stream,
             lease,
             told,
+            on_partition_removed,
             changed,
             progress,
             written: progress,
@@ -125,6 +133,8 @@ impl<'a> Ledger<'a> {
                 until_stored(|| catalog.ask_resync(id, Some(lease), &reason)).await?;
                 self.changed.notify_one();
             }
+            Report::LeavesSeen { .. } => self.told.leaves.notify_one(),
+            Report::PartTruncated { id, reason } => self.part_truncated(id, &reason).await?,
             Report::Floor { id, version } => {
                 let catalog = &self.environment.catalog;
                 let lease = self.lease;
@@ -168,6 +178,26 @@ impl<'a> Ledger<'a> {
         until_stored(|| catalog.raise_written_below(mirror, *stream, lease, below)).await?;
         fault::here(Point::Announced);
         self.told.announce.send_replace(below);
+        Ok(())
+    }
+
+    /// Which rows were in the part is not known.
+    async fn part_truncated(&mut self, id: i64, reason: &Error) -> Result<()> {
+        let (catalog, lease) = (&self.environment.catalog, self.lease);
+        let what = reason.message();
+        match self.on_partition_removed {
+            OnPartitionRemoved::Resync => {
+                let reason = resynced(what);
+                until_stored(|| catalog.ask_resync(id, Some(lease), &reason)).await?;
+                self.changed.notify_one();
+            }
+            OnPartitionRemoved::Keep => {
+                let event = NewEvent::info(&self.stream.mirror, &format!("{what}: the rows stay"));
+                let table = reason.metadata().get("table").cloned().unwrap_or_default();
+                let event = event.on_table(&table);
+                until_stored(|| catalog.add_event(&event)).await?;
+            }
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod append;
 mod copies;
 mod database;
 mod edits;
+mod leaves;
 mod migration;
 mod mirrors;
 mod peers;

@@ -22,6 +22,7 @@ mod sessions;
 mod shape;
 pub mod slot;
 mod tls;
+pub mod tree;
 
 use std::future::Future;
 use std::ops::Deref;

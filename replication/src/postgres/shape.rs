@@ -158,8 +158,8 @@ impl TableShape {
                 self.name
             ));
         }
-        if let Some(leaf) = self.leaves.iter().find(|leaf| !leaf.local) {
-            return unsupported(format!("the partition {} of {} is a foreign table", leaf.name, self.name));
+        if let Some(error) = self.foreign_leaf() {
+            return Some(error);
         }
         if append_only {
             return self.generated_refusal(&[], Identity::WholeRow, excluded);
@@ -249,6 +249,18 @@ impl TableShape {
             let error = Error::new(Code::TableUnsupported, why).with_remedy(remedy);
             Some(error.with("table", table.to_string()).with("column", name))
         })
+    }
+
+    /// Why the table cannot be copied, if a part of it is on another server.
+    pub fn foreign_leaf(&self) -> Option<Error> {
+        let leaf = self.leaves.iter().find(|leaf| !leaf.local)?;
+        let why = format!("the partition {} of {} is a foreign table", leaf.name, self.name);
+        let remedy = format!(
+            "Run `ALTER TABLE {} DETACH PARTITION {};`, or replicate the other partitions as tables of their own.",
+            self.name.to_sql(),
+            leaf.name.to_sql()
+        );
+        Some(Error::new(Code::TableUnsupported, why).with_remedy(remedy).with("table", self.name.to_string()))
     }
 
     /// Names of columns by their indexes.

@@ -73,6 +73,11 @@ pub struct StreamTable {
     pub floor: u128,
     /// How far it is, if its rows are only ever inserted.
     pub append: Option<AppendState>,
+    /// OIDs of the relations that hold its rows, as far as they are known, each with the commit from
+    /// which on it does not any more.
+    pub leaves: BTreeMap<u32, Option<Lsn>>,
+    /// Whether tables that inherit from it belong to it; partitions always do.
+    pub merges_heirs: bool,
 }
 
 /// What a running stream is steered by, and where it tells how it goes.
@@ -111,6 +116,19 @@ pub enum Report {
         id: i64,
         /// Why.
         error: Error,
+    },
+    /// The set of relations that hold a table's rows may be another now: it is to be compared.
+    LeavesSeen {
+        /// The table's id.
+        id: i64,
+    },
+    /// A part of a table was truncated: its rows cannot be told from the others. The table goes on. To
+    /// be stored before a later position.
+    PartTruncated {
+        /// The table's id.
+        id: i64,
+        /// What happened.
+        reason: Error,
     },
     /// A table cannot be followed by its changes alone any more, and nobody need decide anything: it is
     /// left out from here on and copied again. To be stored before a later position.

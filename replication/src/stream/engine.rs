@@ -1,7 +1,7 @@
 //! The state of a running stream: it takes events and ended steps, and decides what to send and tell.
 //! It spawns the steps; all waiting is in the loop that drives it (see `super::run`).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::batcher::{Batcher, Decision, Situation};
 use super::config::{Report, StreamConfig, unix_micros};
 use super::flusher::{Ended, Flusher, Outcome, is_of_table};
 use super::lane::{Batch, Lane};
+use super::leaves::Leaves;
 use super::memory::{MemoryBudget, Share};
 use super::places::Places;
 use super::position::{BatchId, Mark, Tracker};
@@ -23,6 +24,7 @@ use super::relations::Layout;
 use super::toast::Memory;
 use crate::block::Block;
 use crate::pgoutput::{Begin, Message, Relation};
+use crate::postgres::tree::Ancestors;
 use crate::table::{Identity, TablePlan};
 use crate::types::TimeRange;
 use crate::version::Version;
@@ -41,6 +43,7 @@ pub(super) struct Engine {
     /// Lanes that have something to send.
     active: BTreeSet<usize>,
     relations: HashMap<u32, Known>,
+    leaves: Leaves,
     transaction: Option<Begin>,
     memory: Memory,
     tracker: Tracker,
@@ -99,6 +102,7 @@ impl Engine {
             lanes: config.tables.iter().map(Lane::new).collect(),
             active: BTreeSet::new(),
             relations: HashMap::new(),
+            leaves: Leaves::new(&config.tables),
             transaction: None,
             memory: Memory::default(),
             told: Told {
@@ -172,28 +176,17 @@ impl Engine {
         Ok(None)
     }
 
-    /// Whether the relation is one of our tables or known to be a part of one.
+    /// Whether the relation is one of our tables. What the others are a part of is asked each time that
+    /// the server describes them: it does so again when that may have changed.
     fn known_relation(&mut self, relation: &Relation) -> bool {
-        let by_oid = self.lanes.iter().position(|lane| lane.plan.oid == relation.oid);
-        let by_name = || (0..self.lanes.len()).find(|at| self.is_named(*at, relation));
-        // A partition that was looked up. One that was not ours may have been attached since.
-        let before = match self.relations.get(&relation.oid) {
-            Some(Known::Fits(layout)) => Some(layout.table),
-            // Where only the name is the same, `by_name` finds it again.
-            Some(Known::Misfits(table, _)) if !self.is_named(*table, relation) => Some(*table),
-            _ => None,
-        };
-        match by_oid.or(before) {
-            Some(lane) => self.route(lane, relation),
-            None => match by_name() {
-                Some(lane) => {
-                    let what = format!("{} was dropped and created again", self.lanes[lane].plan.source);
-                    let error = Error::new(Code::TableSchemaChanged, what);
-                    self.relations.insert(relation.oid, Known::Misfits(lane, error));
-                }
-                None => return false,
-            },
+        if let Some(lane) = self.lanes.iter().position(|lane| lane.plan.oid == relation.oid) {
+            self.route(lane, relation, None, &[]);
+            return true;
         }
+        let Some(lane) = (0..self.lanes.len()).find(|at| self.is_named(*at, relation)) else { return false };
+        let what = format!("{} was dropped and created again", self.lanes[lane].plan.source);
+        let error = Error::new(Code::TableSchemaChanged, what);
+        self.relations.insert(relation.oid, Known::Misfits(lane, error));
         true
     }
 
@@ -202,26 +195,34 @@ impl Engine {
         source.schema == relation.schema && source.name == relation.name
     }
 
-    /// A relation that is not a table of ours, and the partitioned table it belongs to, if any.
-    pub(super) fn relation(&mut self, relation: &Relation, root: Option<u32>) {
-        let lane = root.and_then(|root| self.lanes.iter().position(|lane| lane.plan.oid == root));
-        match lane {
-            Some(lane) => self.route(lane, relation),
+    /// A relation that is not a table of ours, and what it is a part of.
+    pub(super) fn relation(&mut self, relation: &Relation, ancestors: &Ancestors) {
+        match self.leaves.settle(relation.oid, ancestors) {
+            Some(leaf) => {
+                let table = ancestors.tables.get(&self.lanes[leaf.table].plan.oid);
+                let own = table.map_or(&[][..], |table| &table.own_columns);
+                self.route(leaf.table, relation, leaf.until, own);
+                self.outbox.push_back(Report::LeavesSeen { id: self.lanes[leaf.table].id });
+            }
             None => {
                 self.relations.insert(relation.oid, Known::Foreign);
             }
         }
     }
 
-    fn route(&mut self, lane: usize, relation: &Relation) {
-        let plan = &self.lanes[lane].plan;
-        let known = match Layout::new(lane, plan, relation) {
+    /// `own`: columns that the relation has and the table has not.
+    fn route(&mut self, lane: usize, relation: &Relation, until: Option<Lsn>, own: &[String]) {
+        let mut plan = self.lanes[lane].plan.clone();
+        if !own.is_empty() {
+            Arc::make_mut(&mut plan).excluded.extend_from_slice(own);
+        }
+        let known = match Layout::new(lane, &plan, relation) {
             Ok(layout) => {
                 let keyed = plan.identity != Identity::WholeRow && !plan.append_only;
                 if relation.identity == b'f' && keyed {
-                    self.doubt = Some(Doubt { relation: relation.oid, table: lane, plan: plan.clone() });
+                    self.doubt = Some(Doubt { relation: relation.oid, table: lane, plan });
                 }
-                Known::Fits(Arc::new(layout))
+                Known::Fits(Arc::new(Layout { until, ..layout }))
             }
             Err(error) => Known::Misfits(lane, error),
         };
@@ -254,6 +255,7 @@ impl Engine {
         let layout = match self.relations.get(&relation) {
             None => return Err(unannounced(relation)),
             Some(Known::Foreign) => return Ok(()),
+            Some(Known::Fits(layout)) if layout.is_over(begin.commit) => return Ok(()),
             Some(Known::Fits(layout)) => layout.clone(),
             Some(Known::Misfits(at, error)) => {
                 let (at, error) = (*at, error.clone());
@@ -350,36 +352,38 @@ impl Engine {
     }
 
     fn truncate(&mut self, record: Lsn, relations: &[u32]) -> Result<()> {
-        let below = Version::of(self.base, self.begin()?.commit, record).0;
-        let known: Vec<Known> = relations.iter().filter_map(|oid| self.relations.get(oid).cloned()).collect();
-        for known in known {
-            let layout = match known {
-                Known::Foreign => continue,
-                Known::Fits(layout) => layout,
-                Known::Misfits(at, error) => {
-                    if below > self.lanes[at].floor {
-                        self.fail(at, error);
-                    }
-                    continue;
+        let commit = self.begin()?.commit;
+        let below = Version::of(self.base, commit, record).0;
+        let mut truncated: BTreeMap<usize, BTreeSet<u32>> = BTreeMap::new();
+        for oid in relations {
+            match self.relations.get(oid).cloned() {
+                None | Some(Known::Foreign) => {}
+                Some(Known::Fits(layout)) if layout.is_over(commit) => {}
+                Some(Known::Fits(layout)) => {
+                    truncated.entry(layout.table).or_default().insert(*oid);
                 }
-            };
-            let at = layout.table;
+                Some(Known::Misfits(at, error)) if below > self.lanes[at].floor => self.fail(at, error),
+                Some(Known::Misfits(..)) => {}
+            }
+        }
+        for (at, relations) in truncated {
             self.memory.forget_table(at);
             let begin = self.begin()?;
-            let is_copied = self.lanes[at].append.as_ref().is_some_and(|append| append.is_copied(&begin));
-            if self.lanes[at].failed || is_copied || below <= self.lanes[at].floor {
+            let lane = &mut self.lanes[at];
+            let is_copied = lane.append.as_ref().is_some_and(|append| append.is_copied(&begin));
+            if lane.failed || is_copied || below <= lane.floor {
                 continue;
             }
-            if layout.is_leaf {
-                // Deleting on the root's table would delete the other partitions' rows.
-                let what = format!("a partition of {} was truncated", self.lanes[at].plan.source);
-                let remedy = "Nothing: the table is copied again by itself.";
-                self.need_resync(at, Error::new(Code::TableSchemaChanged, what).with_remedy(remedy));
-                continue;
+            if self.leaves.is_whole(at, &relations, commit) {
+                lane.purge(self.tracker.open(), below, Instant::now());
+                self.active.insert(at);
+            } else {
+                // Deleting on the table would delete the rows of its other parts.
+                let what = format!("a part of {} was truncated", lane.plan.source);
+                let reason = Error::new(Code::TableSchemaChanged, what);
+                let reason = reason.with("table", lane.plan.source.to_string());
+                self.outbox.push_back(Report::PartTruncated { id: lane.id, reason });
             }
-            let id = self.tracker.open();
-            self.lanes[at].purge(id, below, Instant::now());
-            self.active.insert(at);
         }
         Ok(())
     }
@@ -394,13 +398,6 @@ impl Engine {
     pub(super) fn fail(&mut self, at: usize, error: Error) {
         if let Some((id, error)) = self.leave_out(at, error) {
             self.outbox.push_back(Report::TableFailed { id, error });
-        }
-    }
-
-    /// Leaves a table out from here on, because it must be copied again.
-    fn need_resync(&mut self, at: usize, reason: Error) {
-        if let Some((id, reason)) = self.leave_out(at, reason) {
-            self.outbox.push_back(Report::ResyncNeeded { id, reason });
         }
     }
 

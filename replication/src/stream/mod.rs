@@ -29,6 +29,7 @@ mod config;
 mod engine;
 mod flusher;
 mod lane;
+mod leaves;
 mod memory;
 mod places;
 mod position;
@@ -150,8 +151,8 @@ async fn take(
             side.walsender_is_alive(&config.slot).await?;
         }
         if let Some(relation) = engine.accept(event)? {
-            let root = side.root(relation.oid).await?;
-            engine.relation(&relation, root);
+            let ancestors = side.ancestors(relation.oid).await?;
+            engine.relation(&relation, &ancestors);
         }
         if let Some(doubt) = engine.doubt.take()
             && !side.has_key(&doubt.plan).await?

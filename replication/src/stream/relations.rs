@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use millrace_terms::{Code, Error, Result};
+use millrace_terms::{Code, Error, Lsn, Result};
 
 use crate::pgoutput::Relation;
 use crate::table::TablePlan;
@@ -21,8 +21,8 @@ pub(super) struct Layout {
     pub untold: Vec<usize>,
     /// The plan's key.
     pub key: Vec<usize>,
-    /// Whether the relation holds only a part of the table's rows.
-    pub is_leaf: bool,
+    /// From this commit on the relation is not a part of the table.
+    pub until: Option<Lsn>,
 }
 
 impl Layout {
@@ -68,8 +68,15 @@ impl Layout {
             plan_columns: plan.columns.len(),
             untold,
             key: plan.key.clone(),
-            is_leaf: relation.oid != plan.oid,
+            until: None,
         })
+    }
+}
+
+impl Layout {
+    /// Whether the relation was no part of the table any more as of a commit.
+    pub(super) fn is_over(&self, commit: Lsn) -> bool {
+        self.until.is_some_and(|until| commit >= until)
     }
 }
 
@@ -163,7 +170,7 @@ mod tests {
         let extra = ("excluded", 25, -1, false);
         let layout = Layout::new(7, &plan(), &relation(&[NOTE, extra, ID, PRICE], b'd')).unwrap();
         assert_eq!(layout.columns, [Some(2), None, Some(0), Some(1)]);
-        assert_eq!((layout.table, layout.is_leaf), (7, false));
+        assert_eq!(layout.table, 7);
     }
 
     #[test]

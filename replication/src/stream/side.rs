@@ -8,6 +8,7 @@ use millrace_terms::{Code, Error, Lsn, Result, quote_ident};
 use tokio::sync::Mutex;
 
 use super::config::StreamTable;
+use crate::postgres::tree::{self, Ancestors};
 use crate::postgres::{Session, SourceConfig, describe, dial, from_sql, slot};
 use crate::table::TablePlan;
 
@@ -71,9 +72,13 @@ impl Side {
         publication: &str,
         tables: &[StreamTable],
     ) -> Result<Vec<(usize, Error)>> {
-        // The view holds partitions, not their roots; a root without partitions tells nothing yet.
+        // The view holds partitions, not their roots; a root without partitions tells nothing yet. One
+        // that is named itself is told with all that is attached to it while this is asked.
         let sql = "
             with told (oid) as (
+                select r.prrelid from pg_catalog.pg_publication_rel r
+                  join pg_catalog.pg_publication p on p.oid = r.prpubid and p.pubname = $2::text
+                union all
                 select c.oid from pg_catalog.pg_publication_tables p
                   join pg_catalog.pg_namespace n on n.nspname = p.schemaname
                   join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
@@ -129,15 +134,12 @@ impl Side {
         }
     }
 
-    /// The root of the partitioned table that a relation is a partition of, if it is one.
+    /// What a relation is a part of.
     ///
     /// # Errors
     /// Those of [`from_sql`].
-    pub(super) async fn root(&self, relation: u32) -> Result<Option<u32>> {
-        let sql = "select pg_catalog.pg_partition_root($1::oid)::oid";
-        let session = self.session().await?;
-        let row = session.query_one(sql, &[&relation]).await;
-        Ok(row.map_err(|error| from_sql("looking for a partition's table", &error))?.get(0))
+    pub(super) async fn ancestors(&self, relation: u32) -> Result<Ancestors> {
+        tree::ancestors(&*self.session().await?, relation).await
     }
 
     /// Whether the source's table still has the plan's key, or a part of it, as a key that may be relied

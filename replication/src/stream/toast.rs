@@ -216,7 +216,7 @@ mod tests {
             plan_columns: 3,
             untold: Vec::new(),
             key: vec![0],
-            is_leaf: false,
+            until: None,
         }
     }
 

@@ -76,13 +76,19 @@ async fn write(session: Session, seed: u64, transactions: u32) {
 
 /// Copies the table with an epoch of its own. Returns the version below which it is swept, and the
 /// position that must be reached before.
-async fn copy_table(mirror: &Mirror) -> (u128, Lsn) {
+pub async fn copy_table(mirror: &Mirror) -> (u128, Lsn) {
+    copy_leaves(mirror, |_| true).await
+}
+
+/// As [`copy_table`], of the leaves of these names.
+pub async fn copy_leaves(mirror: &Mirror, which: impl Fn(&str) -> bool) -> (u128, Lsn) {
     let session = mirror.source.session().await;
     let cancel = CancellationToken::new();
     let epoch = epoch::take(&session, &cancel, |_| ()).await.unwrap();
     let version = Version::epoch(0, epoch.0);
     let plan = mirror.plan(0);
-    let shape = describe::describe(&session, std::slice::from_ref(&plan.source)).await.unwrap().remove(0);
+    let mut shape = describe::describe(&session, std::slice::from_ref(&plan.source)).await.unwrap().remove(0);
+    shape.leaves.retain(|leaf| which(&leaf.name.name));
     let mut end = Lsn::ZERO;
     for partition in partition::plan(&session, &shape.leaves, 64 << 10).await.unwrap() {
         let progress = CopyProgress::default();
@@ -110,7 +116,7 @@ async fn copy_table(mirror: &Mirror) -> (u128, Lsn) {
     (version.0, end)
 }
 
-async fn sweep(mirror: &Mirror, running: &mut Running, (below, end): (u128, Lsn)) {
+pub async fn sweep(mirror: &Mirror, running: &mut Running, (below, end): (u128, Lsn)) {
     mirror.source.run("select pg_logical_emit_message(false, 'test', '')").await;
     running.reached(end).await;
     mirror.sink.purge(&mirror.plan(0), below, "").await.unwrap();

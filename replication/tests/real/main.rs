@@ -10,6 +10,7 @@ mod fairness;
 mod generated;
 mod identity;
 mod keys;
+mod leaves;
 mod mirror;
 mod servers;
 mod source;

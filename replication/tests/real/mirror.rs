@@ -71,7 +71,15 @@ impl Mirror {
                 cut: None,
             });
             sink.create_table(&plan, "").await.unwrap();
-            streamed.push(StreamTable { id, plan: Arc::new(plan), floor: 0, append });
+            let leaves = shape.leaves.iter().map(|leaf| (leaf.oid, None)).collect();
+            streamed.push(StreamTable {
+                id,
+                plan: Arc::new(plan),
+                floor: 0,
+                append,
+                leaves,
+                merges_heirs: false,
+            });
         }
         let config = StreamConfig {
             source: source.config.clone(),

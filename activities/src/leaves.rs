@@ -1,0 +1,160 @@
+//! Compares the relations that hold the rows of tables with those that were known: a partition that
+//! was attached is copied, and of one that is gone the mirror's setting says what happens.
+//!
+//! The running stream does it, whenever it is told of a partition and every few seconds. Only a table
+//! that streams is compared: the end of a copy is followed by the next look.
+
+use std::collections::BTreeMap;
+
+use millrace_catalog::events::NewEvent;
+use millrace_catalog::leaves::{KnownLeaf, Leaf, LeafChanges};
+use millrace_catalog::mirrors::Mirror;
+use millrace_catalog::spec::OnPartitionRemoved;
+use millrace_catalog::state::TableState;
+use millrace_catalog::tables::Table;
+use millrace_replication::postgres::Session;
+use millrace_replication::postgres::tree::{self, Difference, Tree};
+use millrace_terms::{Code, Error, Result};
+
+use crate::environment::Environment;
+
+/// Most partitions that one event names.
+const NAMED_MAX: usize = 5;
+
+/// Compares the tables of a stream. Gives whether the mirror has something to do now.
+///
+/// # Errors
+/// Those of the source and of the catalog.
+pub(crate) async fn compare(
+    environment: &Environment,
+    mirror: &Mirror,
+    stream: u32,
+    session: &Session,
+) -> Result<bool> {
+    // What was never copied is not to be; of a table whose rows must arrive exactly once no part is
+    // copied by itself.
+    let is_appended = |table: &Table| {
+        mirror.spec.tables.iter().any(|spec| spec.append_only && spec.source == table.source.to_string())
+    };
+    let compared = |table: &&Table| {
+        let is_ours = table.stream == stream && table.copy_no > 0;
+        is_ours && table.state == TableState::Streaming && !is_appended(table)
+    };
+    let tables: Vec<&Table> = mirror.tables.iter().filter(compared).collect();
+    let mut known: BTreeMap<i64, Vec<KnownLeaf>> = BTreeMap::new();
+    for leaf in environment.catalog.stream_leaves(mirror.name(), stream).await? {
+        known.entry(leaf.table_id).or_default().push(leaf);
+    }
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let mut now = tree::of(session, &oids, false).await?;
+    let mut is_due = false;
+    for table in tables {
+        // A table that is gone is told of by its own changes.
+        let Some(now) = now.remove(&table.oid) else { continue };
+        let known = known.remove(&table.id).unwrap_or_default();
+        is_due |= follow(environment, mirror, table, &known, &now).await?;
+    }
+    Ok(is_due)
+}
+
+async fn follow(
+    environment: &Environment,
+    mirror: &Mirror,
+    table: &Table,
+    known: &[KnownLeaf],
+    now: &Tree,
+) -> Result<bool> {
+    let catalog = &environment.catalog;
+    let difference = Difference::between(&present(known), &now.leaves);
+    if difference.is_empty() {
+        // One may have been found while the table was being copied.
+        return catalog.begin_partial_copy(table.id).await;
+    }
+    let mut is_due = false;
+    let gone: Vec<&tree::Leaf> = difference.removed.iter().chain(&difference.again).collect();
+    if !gone.is_empty() {
+        // Asked for before the change is stored, so that no crash between the two forgets it.
+        is_due = removed(environment, mirror, table, &gone).await?;
+    }
+    let changes = LeafChanges {
+        waiting: difference.added.iter().chain(&difference.again).map(stored).collect(),
+        renamed: difference.renamed.iter().map(stored).collect(),
+        removed: difference.removed.iter().map(|leaf| leaf.oid).collect(),
+        seen: now.seen,
+    };
+    if !catalog.change_leaves(table.id, known, &changes).await? {
+        // Somebody else compared at the same time.
+        return Ok(is_due);
+    }
+    if catalog.begin_partial_copy(table.id).await? {
+        let names = names(changes.waiting.iter().map(|leaf| leaf.name.to_string()));
+        let text = format!("new in {}, and copied: {names}", table.source);
+        tell(environment, mirror, table, &text).await?;
+        is_due = true;
+    }
+    Ok(is_due)
+}
+
+/// Partitions are no part of the table any more. Gives whether the mirror has something to do.
+async fn removed(
+    environment: &Environment,
+    mirror: &Mirror,
+    table: &Table,
+    gone: &[&tree::Leaf],
+) -> Result<bool> {
+    let names = names(gone.iter().map(|leaf| leaf.name.to_string()));
+    let what = format!("detached or dropped from {}: {names}", table.source);
+    match mirror.spec.settings.on_partition_removed {
+        OnPartitionRemoved::Keep => {
+            tell(environment, mirror, table, &format!("{what}; the rows stay")).await?;
+            Ok(false)
+        }
+        OnPartitionRemoved::Resync => environment.catalog.ask_resync(table.id, None, &resynced(what)).await,
+    }
+}
+
+/// Why a table is copied again that has lost rows which the log does not tell of.
+pub(crate) fn resynced(what: impl Into<String>) -> Error {
+    Error::new(Code::TableSchemaChanged, what)
+        .with_remedy("Nothing: the table is copied again by itself. Where the rows are to stay, set `on_partition_removed: keep`.")
+}
+
+async fn tell(environment: &Environment, mirror: &Mirror, table: &Table, text: &str) -> Result<()> {
+    let event = NewEvent::info(mirror.name(), text).on_table(&table.source.to_string());
+    environment.catalog.add_event(&event).await
+}
+
+/// The leaves that are part of a table, as far as it is known.
+fn present(known: &[KnownLeaf]) -> Vec<tree::Leaf> {
+    let present = known.iter().filter(|known| known.removed_at.is_none());
+    let leaf = |Leaf { oid, name, attachment }: &Leaf| tree::Leaf {
+        oid: *oid,
+        name: name.clone(),
+        attachment: attachment.clone(),
+    };
+    present.map(|known| leaf(&known.leaf)).collect()
+}
+
+/// A leaf as the catalog has it.
+pub(crate) fn stored(leaf: &tree::Leaf) -> Leaf {
+    Leaf { oid: leaf.oid, name: leaf.name.clone(), attachment: leaf.attachment.clone() }
+}
+
+fn names(names: impl ExactSizeIterator<Item = String>) -> String {
+    let more = names.len().saturating_sub(NAMED_MAX);
+    let named: Vec<String> = names.take(NAMED_MAX).collect();
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", named.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_names_a_few_partitions_and_counts_the_rest() {
+        let of = |count: usize| names((0..count).map(|n| format!("p{n}")).collect::<Vec<_>>().into_iter());
+        assert_eq!(of(2), "p0, p1");
+        assert_eq!(of(7), "p0, p1, p2, p3, p4 and 2 more");
+    }
+}
