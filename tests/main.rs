@@ -22,6 +22,7 @@ mod modes;
 mod partitions;
 mod refusals;
 mod resync;
+mod schema;
 mod snapshot;
 mod stream;
 mod tables;
@@ -44,6 +45,7 @@ fn main() {
         refusals::tests(),
         modes::tests(),
         resync::tests(),
+        schema::tests(),
         snapshot::tests(),
         stream::tests(),
         tables::tests(),

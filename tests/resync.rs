@@ -150,7 +150,11 @@ async fn brings_back_a_dropped_destination(bed: Bed) {
 
 async fn follows_a_changed_column(bed: Bed) {
     bed.sql("create table t (id int primary key, v int); create table other (id int primary key); insert into t select i, i from generate_series(1, 1000) i").await;
-    bed.mirror_streaming(&["public.t", "public.other"]).await;
+    let mut asked = bed.mirror(&["public.t", "public.other"]);
+    let on_rewrite = api::settings::OnRewrite::StopTable.into();
+    asked.settings = Some(api::Settings { on_rewrite, ..Default::default() });
+    bed.create(asked).await.expect("a mirror");
+    bed.wait_state(mirror::State::Running).await;
     // Rows of the former shape are close before the position of the attempt that knows the new one.
     bed.sql("insert into t values (2000, 1); alter table t alter v type text, add w int default 7; insert into t values (2001, 'text', 8); insert into other select generate_series(1, 50)").await;
     let mirror = bed.wait_table("public.t", table::State::Error).await;

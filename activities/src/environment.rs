@@ -132,6 +132,15 @@ pub(crate) fn read_plan(table_id: i64, plan: serde_json::Value) -> Result<TableP
         .map_err(|error| Error::new(Code::Internal, format!("the plan of table {table_id}: {error}")))
 }
 
+/// A plan as the catalog keeps it.
+///
+/// # Errors
+/// INTERNAL: a defect.
+pub(crate) fn plan_value(plan: &TablePlan) -> Result<serde_json::Value> {
+    serde_json::to_value(plan)
+        .map_err(|error| Error::new(Code::Internal, format!("the plan of {}: {error}", plan.source)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

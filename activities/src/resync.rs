@@ -25,13 +25,13 @@ use millrace_replication::postgres::{Session, epoch, plan, publication};
 use millrace_replication::table::TablePlan;
 use millrace_replication::version::Version;
 use millrace_terms::fault::{self, Point};
-use millrace_terms::{Code, Error, Lsn, Result};
+use millrace_terms::{Code, Error, Lsn, Result, TableName};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{Resync, ResyncInput};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
-use crate::environment::{Destination, Environment};
+use crate::environment::{Destination, Environment, plan_value};
 use crate::{alive, check};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
@@ -133,15 +133,26 @@ impl Work<'_> {
     pub(crate) async fn planned_anew<'t>(&self, table: &'t Table) -> Result<Planned<'t>> {
         let Work { environment, mirror, session, .. } = self;
         let source = table.source.to_string();
-        let shape = describe::describe(session, std::slice::from_ref(&table.source)).await?.pop();
-        let shape =
-            shape.ok_or_else(|| Error::new(Code::SourceTableMissing, format!("no table {source}")))?;
+        // Its identity first: the name may be another's by now. A table that was made anew has only that.
+        let name = describe::name_of(session, table.oid).await?.unwrap_or_else(|| table.source.clone());
+        let shape = describe::describe(session, std::slice::from_ref(&name)).await?.pop();
+        let shape = shape.ok_or_else(|| Error::new(Code::SourceTableMissing, format!("no table {name}")))?;
+        if name != table.source {
+            environment.catalog.rename_table(table.id, &name).await?;
+        }
         let spec = mirror.spec.tables.iter().find(|spec| spec.source == source);
         let spec = spec.ok_or_else(|| {
             Error::new(Code::Internal, format!("the mirror's specification does not hold {source}"))
         })?;
-        let plan = plan::plan(&shape, &check::options(&mirror.spec, spec))?;
-        let is_kept = environment.plan(table.id).await? == plan;
+        let before = environment.plan(table.id).await?;
+        let options = check::options(&mirror.spec, spec);
+        let is_same_table = before.oid == shape.oid;
+        let options = if is_same_table { options.followed(&shape, &before) } else { options };
+        let mut plan = plan::plan(&shape, &options)?;
+        if is_same_table {
+            plan.succeed(&before);
+        }
+        let is_kept = before.is_like(&plan);
         Ok(Planned { table, shape, plan, is_kept })
     }
 
@@ -150,7 +161,7 @@ impl Work<'_> {
         let Work { environment, destination, .. } = self;
         let Planned { table, plan, .. } = planned;
         let catalog = &environment.catalog;
-        self.publish(table).await?;
+        self.publish(table, &plan.source).await?;
         let found = destination.clickhouse.table_state(plan).await?;
         let mut text = format!("{} is copied again", table.source);
         if is_followed && found == Found::Ready {
@@ -178,11 +189,9 @@ impl Work<'_> {
     pub(crate) async fn stored(&self, planned: &Planned<'_>, log_end: Lsn) -> Result<NewPlan> {
         let Planned { table, shape, plan, .. } = planned;
         let stream = self.environment.catalog.get_stream(self.mirror.name(), table.stream).await?;
-        let value = serde_json::to_value(plan)
-            .map_err(|error| Error::new(Code::Internal, format!("the plan of {}: {error}", table.source)))?;
         Ok(NewPlan {
             oid: plan.oid,
-            plan: value,
+            plan: plan_value(plan)?,
             // Not above the epoch of the copy, which is the log's end less one, too: on a quiet source the log
             // does not grow in between, and what is copied would be swept.
             floor: Version::epoch(stream.base, Lsn(log_end.0.saturating_sub(1))).0,
@@ -193,12 +202,12 @@ impl Work<'_> {
 
     /// Makes sure that the source tells of the table before the copy's epoch is taken: one that was made
     /// anew is in no publication.
-    pub(crate) async fn publish(&self, table: &Table) -> Result<()> {
+    pub(crate) async fn publish(&self, table: &Table, name: &TableName) -> Result<()> {
         let Work { environment, mirror, session, .. } = self;
         let Some(stream) = mirror.streams.iter().find(|stream| stream.n == table.stream) else {
             return Err(Error::new(Code::Internal, format!("{} belongs to no stream", table.source)));
         };
-        let tables = std::slice::from_ref(&table.source);
+        let tables = std::slice::from_ref(name);
         if mirror.spec.settings.publication.is_empty() {
             let mark = environment.catalog.installation().await?.application(mirror.name());
             publication::ensure(session, &stream.publication, &mark, tables).await.map(drop)

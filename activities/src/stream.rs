@@ -19,12 +19,15 @@ use std::time::Duration;
 
 use millrace_catalog::append::{Append, Cut};
 use millrace_catalog::mirrors::Mirror;
+use millrace_catalog::spec::{self, TableSpec};
 use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::{Lease, Stream};
+use millrace_catalog::tables::Table;
 use millrace_replication::clickhouse::InsertId;
 use millrace_replication::postgres::{self, Session, slot};
 use millrace_replication::stream::{
-    self, AppendState, Limits, Older, Snapshot, StreamConfig, StreamHandle, StreamTable,
+    self, AppendState, Limits, Older, OnColumnDropped, OnRewrite, Rules, Snapshot, StreamConfig,
+    StreamHandle, StreamTable,
 };
 use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Lsn, Result};
@@ -41,7 +44,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::environment::{Destination, Environment, is_told, read_plan};
 use crate::prepare_source::same_system;
-use crate::{alive, failure, leaves};
+use crate::{alive, check, failure, leaves};
 use ledger::{Ledger, Told};
 
 /// How long the lease holds without a renewal: how long the catalog may be away before the stream
@@ -172,13 +175,21 @@ async fn attempt_to_stream(
     let (announce, announced) = watch::channel(written_below);
     let (cut, cuts) = watch::channel(BTreeMap::new());
     let (hold, lease_deadline) = watch::channel(taken + LEASE);
+    let (plans, followed) = watch::channel(0);
     let running = cancel.child_token();
-    let handle =
-        StreamHandle { reports, confirmed, announced, cuts, lease_deadline, cancel: running.clone() };
+    let handle = StreamHandle {
+        reports,
+        confirmed,
+        announced,
+        cuts,
+        followed,
+        lease_deadline,
+        cancel: running.clone(),
+    };
 
     let changed = Notify::new();
     let leaves = Arc::new(Notify::new());
-    let told = Told { confirm, announce, cut, leaves: leaves.clone() };
+    let told = Told { confirm, announce, cut, followed: plans, leaves: leaves.clone() };
     let policy = mirror.spec.settings.on_partition_removed;
     let mut ledger = Ledger::new(environment, stream, lease, start, told, policy, &changed);
     // The log's next GiB at once, so that the first rows need not wait.
@@ -282,8 +293,9 @@ async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) 
             None if plan.append_only => continue,
             _ => None,
         };
+        let rules = Arc::new(rules(mirror, table));
         let leaves = leaves.remove(&id).unwrap_or_default();
-        tables.push(StreamTable { id, plan, floor: table.floor, append, leaves, merges_heirs: false });
+        tables.push(StreamTable { id, plan, rules, floor: table.floor, append, leaves, merges_heirs: false });
     }
     Ok(tables)
 }
@@ -295,6 +307,25 @@ fn append_state(append: &Append) -> Result<AppendState> {
         seen_below: append.seen_below,
         cut: append.cut.map(|Cut { version, taken, rows }| stream::Cut { version, taken, rows }),
     })
+}
+
+/// How a table follows its source.
+fn rules(mirror: &Mirror, table: &Table) -> Rules {
+    let source = table.source.to_string();
+    let asked = mirror.spec.tables.iter().find(|spec| spec.source == source).cloned();
+    let settings = &mirror.spec.settings;
+    Rules {
+        options: check::options(&mirror.spec, &asked.unwrap_or_else(|| TableSpec::new(source))),
+        on_rewrite: match settings.on_rewrite {
+            spec::OnRewrite::Resync => OnRewrite::Resync,
+            spec::OnRewrite::Error => OnRewrite::Error,
+            spec::OnRewrite::Keep => OnRewrite::Keep,
+        },
+        on_column_dropped: match settings.on_column_dropped {
+            spec::OnColumnDropped::Keep => OnColumnDropped::Keep,
+            spec::OnColumnDropped::Drop => OnColumnDropped::Drop,
+        },
+    }
 }
 
 fn limits(mirror: &Mirror, destination: &Destination) -> Limits {

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 
 use millrace_replication::postgres::epoch::{self, Blocker};
-use millrace_terms::fault::{self, Point};
 use millrace_replication::postgres::tree;
+use millrace_terms::fault::{self, Point};
 use millrace_terms::{Lsn, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::TableCopy;

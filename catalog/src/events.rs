@@ -82,6 +82,11 @@ impl NewEvent {
         }
     }
 
+    /// A change that was followed, by its stable code.
+    pub fn of_change(mirror: &str, code: &'static str, message: &str) -> Self {
+        Self { code, ..Self::info(mirror, message) }
+    }
+
     /// Names the table on the source.
     #[must_use]
     pub fn on_table(mut self, table: &impl ToString) -> Self {

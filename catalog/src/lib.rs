@@ -12,6 +12,7 @@
 //! - [`migration`]: brings the schema up to date.
 //! - [`connection`]: [`Catalog`], the bounded pool; its other methods are in the modules below.
 //! - [`peers`], [`mirrors`], [`tables`], [`streams`]: what is replicated, and how far it is.
+//! - [`follow`]: tables whose source changed.
 //! - [`copies`], [`partitions`]: copies of tables, and the queue that copiers share.
 //! - [`append`]: tables whose rows arrive exactly once.
 //! - [`edits`]: changes of a mirror while it runs.
@@ -35,6 +36,7 @@ pub mod edits;
 mod errors;
 pub mod events;
 pub mod failure;
+pub mod follow;
 pub mod leaves;
 pub mod migration;
 pub mod mirrors;

@@ -291,6 +291,10 @@ pub struct Settings {
     pub on_slot_lost: OnSlotLost,
     /// What happens when a partition is truncated, detached or dropped.
     pub on_partition_removed: OnPartitionRemoved,
+    /// What happens to a column that the source drops.
+    pub on_column_dropped: OnColumnDropped,
+    /// What happens when the source writes a table's rows anew, perhaps with other values.
+    pub on_rewrite: OnRewrite,
     /// Names of our own columns.
     pub columns: OwnColumns,
     /// Whether the audit columns are written.
@@ -308,6 +312,8 @@ impl Default for Settings {
             on_unrepresentable: OnUnrepresentable::Error,
             on_slot_lost: OnSlotLost::Error,
             on_partition_removed: OnPartitionRemoved::Resync,
+            on_column_dropped: OnColumnDropped::Keep,
+            on_rewrite: OnRewrite::Resync,
             columns: OwnColumns::default(),
             audit_columns: false,
         }
@@ -384,6 +390,29 @@ pub enum OnPartitionRemoved {
     /// The table is resynced.
     Resync,
     /// The rows stay.
+    Keep,
+}
+
+/// What happens to a column that the source drops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnColumnDropped {
+    /// It stays; later rows have NULL or its type's default in it.
+    Keep,
+    /// It is dropped.
+    Drop,
+}
+
+/// What happens when the source writes a table's rows anew, perhaps with other values: the log does not
+/// tell them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRewrite {
+    /// The table is copied again by itself.
+    Resync,
+    /// The table goes to ERROR, which says that it needs a resync.
+    Error,
+    /// The rows stay as they are.
     Keep,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millrace_replication::Block;
-use millrace_replication::table::{ColumnPlan, Identity, OwnColumns, TablePlan};
+use millrace_replication::table::{ColumnPlan, Identity, OwnColumns, Past, Seen, TablePlan};
 use millrace_replication::types::{Conversion, Field, TimeRange};
 use millrace_terms::{Result, TableName};
 
@@ -50,6 +50,7 @@ fn plan() -> TablePlan {
             destination: name.to_owned(),
             clickhouse_type: conversion.wire_type(),
             conversion,
+            past: Past::default(),
         })
         .collect();
     let own = |name: &str| name.to_owned();
@@ -69,6 +70,7 @@ fn plan() -> TablePlan {
             is_deleted: own("_is_deleted"),
             synced_at: own("_synced_at"),
         },
+        seen: Seen::default(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Every statement goes through [`Clickhouse`], so every one carries the settings that correctness
 //! rests on ([`STATEMENT_SETTINGS`]) and a query id that tells whose it is.
 
+mod alter;
 mod check;
 mod connector;
 pub mod ddl;
@@ -19,6 +20,7 @@ use ::clickhouse::{Client, Compression, RowOwned, RowRead};
 use millrace_terms::{Code, Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 
+pub use self::alter::Alter;
 pub use self::check::checks;
 pub use self::insert::{INSERT_SECONDS_MAX, Insert, InsertId};
 pub use self::table::TableState;

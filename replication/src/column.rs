@@ -84,6 +84,11 @@ impl Column {
         self.mark.nulled + self.element.as_ref().map_or(0, |element| element.nulled())
     }
 
+    /// The bytes of the values as they are sent, less the marks of NULL; of a scalar column.
+    pub(crate) fn value_bytes(&self) -> &[u8] {
+        &self.data
+    }
+
     /// Appends one value. After a fault the row must be aborted.
     #[inline]
     pub(crate) fn push(&mut self, field: Field<'_>) -> Result<(), Fault> {

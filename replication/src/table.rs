@@ -6,6 +6,7 @@
 use millrace_terms::TableName;
 use serde::{Deserialize, Serialize};
 
+use crate::clickhouse::Alter;
 use crate::types::Conversion;
 
 /// One replicated table.
@@ -36,6 +37,89 @@ pub struct TablePlan {
     pub append_only: bool,
     /// Names of our own columns, which follow the table's.
     pub own: OwnColumns,
+    /// What was seen of the source besides its shape, to tell what became of it later.
+    #[serde(default)]
+    pub seen: Seen,
+}
+
+impl TablePlan {
+    /// Takes over from the plan before what stays true of a destination table that is not made anew.
+    pub fn succeed(&mut self, before: &TablePlan) {
+        self.seen.dropped.clone_from(&before.seen.dropped);
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            let same = |old: &&ColumnPlan| old.attnum == column.attnum && old.conversion == column.conversion;
+            let Some(old) = before.columns.iter().find(same) else { continue };
+            column.past.names.clone_from(&old.past.names);
+            // What was Nullable once stays so: it holds every value.
+            if old.nullable && !column.nullable && !self.order_by.contains(&at) {
+                column.nullable = true;
+                column.clickhouse_type.clone_from(&old.clickhouse_type);
+            }
+        }
+    }
+
+    /// Whether rows are replicated alike by both plans: they differ at most in what was seen.
+    pub fn is_like(&self, other: &TablePlan) -> bool {
+        let bare = |plan: &TablePlan| {
+            let mut plan = TablePlan { seen: Seen::default(), excluded: Vec::new(), ..plan.clone() };
+            plan.columns.iter_mut().for_each(|column| column.past = Past::default());
+            plan
+        };
+        bare(self) == bare(other)
+    }
+}
+
+/// What was seen of a source table when its plan was made or last followed it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Seen {
+    /// The relations that hold rows, and the file of each (`pg_relation_filenode`): another file says
+    /// that the rows were written anew, perhaps with other values, which the log does not tell.
+    pub files: Vec<(u32, u32)>,
+    /// The columns that are left out: `pg_attribute.attnum` and name.
+    pub omitted: Vec<(i16, String)>,
+    /// Columns that were dropped: the log may still tell of them when it is read again.
+    pub dropped: Vec<DroppedColumn>,
+    /// What is to be done in ClickHouse, in order, before rows go there by this plan.
+    pub pending: Vec<Alter>,
+}
+
+/// A column that the source does not have any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedColumn {
+    /// `pg_attribute.attnum`.
+    pub attnum: i16,
+    /// Its last name on the source.
+    pub name: String,
+    /// Its type.
+    pub type_oid: u32,
+    /// Its name in ClickHouse, if the column was kept there.
+    pub kept: Option<String>,
+}
+
+/// What became of a column since its table was planned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Past {
+    /// It was added: rows that the log tells without it are filled.
+    pub added: Option<Filling>,
+    /// Names that it had on the source before.
+    pub names: Vec<String>,
+    /// `xmin` of its row of `pg_attribute`: another one says that the column was altered.
+    pub row: u32,
+    /// Whether rows that are older than the column have no value of it, but a default beside them
+    /// (`pg_attribute.atthasmissing`).
+    pub defaulted: bool,
+}
+
+/// What a row that is older than a column holds in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filling {
+    /// NULL, or the default of the ClickHouse type where there is none.
+    Nothing,
+    /// This value, in its text form.
+    Value(String),
 }
 
 impl TablePlan {
@@ -73,6 +157,9 @@ pub struct ColumnPlan {
     pub clickhouse_type: String,
     /// How a value's wire bytes become the column's.
     pub conversion: Conversion,
+    /// What became of the column since.
+    #[serde(default)]
+    pub past: Past,
 }
 
 /// What the stream tells of the old row (PostgreSQL documentation, ALTER TABLE, REPLICA IDENTITY).
@@ -108,7 +195,7 @@ pub(crate) mod fixtures {
 
     use millrace_terms::TableName;
 
-    use super::{ColumnPlan, Identity, OwnColumns, TablePlan};
+    use super::{ColumnPlan, Identity, OwnColumns, Past, Seen, TablePlan};
     use crate::types::Conversion;
 
     /// A column whose ClickHouse type is what is sent.
@@ -124,6 +211,7 @@ pub(crate) mod fixtures {
             destination: name.to_owned(),
             clickhouse_type: if nullable { format!("Nullable({wire_type})") } else { wire_type },
             conversion,
+            past: Past::default(),
         }
     }
 
@@ -145,6 +233,7 @@ pub(crate) mod fixtures {
                 is_deleted: "_is_deleted".to_owned(),
                 synced_at: "_synced_at".to_owned(),
             },
+            seen: Seen::default(),
         })
     }
 

@@ -167,6 +167,8 @@ mirrors:
     on_unrepresentable: error
     on_slot_lost: error
     on_partition_removed: resync
+    on_column_dropped: keep
+    on_rewrite: resync
     columns: {version: _version, is_deleted: _is_deleted, synced_at: _synced_at}
     audit_columns: false
 "#;

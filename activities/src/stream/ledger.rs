@@ -9,18 +9,20 @@ use jiff::Timestamp;
 use millrace_catalog::append::Cut;
 use millrace_catalog::batches::NewBatch;
 use millrace_catalog::events::{NewEvent, Severity};
+use millrace_catalog::follow::Followed;
 use millrace_catalog::spec::OnPartitionRemoved;
 use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::Progress;
 use millrace_catalog::tables::TableChanges;
-use millrace_replication::stream::{self, Report};
+use millrace_replication::stream::{self, Report, SchemaChange};
+use millrace_replication::table::TablePlan;
 use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::payload::StreamRef;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::environment::Environment;
+use crate::environment::{Environment, plan_value};
 use crate::leaves::resynced;
 use crate::metrics::Labels;
 
@@ -67,6 +69,8 @@ pub(super) struct Told {
     pub(super) cut: watch::Sender<BTreeMap<i64, stream::Cut>>,
     /// Notified when a table may have another set of partitions.
     pub(super) leaves: Arc<Notify>,
+    /// How many plans are stored.
+    pub(super) followed: watch::Sender<u64>,
 }
 
 impl<'a> Ledger<'a> {
@@ -135,6 +139,7 @@ impl<'a> Ledger<'a> {
             }
             Report::LeavesSeen { .. } => self.told.leaves.notify_one(),
             Report::PartTruncated { id, reason } => self.part_truncated(id, &reason).await?,
+            Report::Followed { id, plan, changes } => self.followed(id, &plan, &changes).await?,
             Report::Floor { id, version } => {
                 let catalog = &self.environment.catalog;
                 let lease = self.lease;
@@ -197,6 +202,22 @@ impl<'a> Ledger<'a> {
                 let event = event.on_table(&table);
                 until_stored(|| catalog.add_event(&event)).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// The plan before the position: an attempt that begins behind it knows the table as it is.
+    async fn followed(&mut self, id: i64, plan: &TablePlan, changes: &[SchemaChange]) -> Result<()> {
+        let followed = Followed {
+            source: plan.source.clone(),
+            plan: plan_value(plan)?,
+            changes: changes.iter().map(|change| (change.code(), change.to_string())).collect(),
+        };
+        let (catalog, lease) = (&self.environment.catalog, self.lease);
+        until_stored(|| catalog.follow_table(id, lease, &followed)).await?;
+        self.told.followed.send_modify(|stored| *stored += 1);
+        if !changes.is_empty() {
+            self.changed.notify_one();
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use clap::CommandFactory;
 use millrace::arguments::Arguments;
 use millrace::{environment, failure};
 use millrace_proto::v1;
+use millrace_replication::stream::schema_changes as schema_changes_table;
 use millrace_replication::types::reference;
 use millrace_terms::{Class, Code};
 
@@ -29,6 +30,32 @@ fn check(page: &str, expected: &str) {
         panic!("{page}:{} is\n{old}\nand should be\n{new}\n{GENERATED}", number + 1);
     }
     assert!(found == expected, "{page} has another length than it should have. {GENERATED}");
+}
+
+#[test]
+fn schema_changes() {
+    let mut page = format!("# Schema changes\n\n{GENERATED}\n\n");
+    page.push_str(
+        "What happens when a table changes on the source while it is replicated. A change is seen with the table's next row in the log, \
+         and followed in the order of the log; only its own table waits. Every change is an event of the mirror (`millrace mirror logs NAME`) \
+         with the code below.\n\n\
+         Two settings decide what the log does not tell:\n\n\
+         - `on_column_dropped`: `keep` (default) or `drop`.\n\
+         - `on_rewrite`, where the source wrote all rows anew, perhaps with other values: `resync` (default) copies the table again by itself, \
+         `error` puts it into ERROR until it is resynced, `keep` leaves the rows as they are.\n\n\
+         Columns are followed by their number and tables by their OID, not by name. A stream that is behind sees the source's catalog of a later \
+         time; where it then cannot be told which column a name means, the table is copied again.\n\n\
+         | On the source | What happens | Code |\n|---|---|---|\n",
+    );
+    for line in schema_changes_table() {
+        let code = if line.code.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`", line.code.replace(", ", "`, `"))
+        };
+        writeln!(page, "| {} | {} | {code} |", line.statement, line.effect).unwrap();
+    }
+    check("docs/reference/schema-changes.md", &page);
 }
 
 #[test]

@@ -130,6 +130,12 @@ pub fn drop_table(placement: Placement<'_>, table: &str) -> String {
     format!("DROP TABLE IF EXISTS {}{} SYNC", qualified(database, table), on_cluster(cluster))
 }
 
+/// Changes the columns of a destination table by one command.
+pub fn alter_table(placement: Placement<'_>, table: &str, command: &str) -> String {
+    let Placement { database, cluster } = placement;
+    format!("ALTER TABLE {}{} {command}", qualified(database, table), on_cluster(cluster))
+}
+
 /// The INSERT that takes blocks of a plan.
 pub fn insert(database: &str, plan: &TablePlan) -> String {
     let columns: Vec<_> = plan

@@ -113,7 +113,7 @@ impl Clickhouse {
         }
     }
 
-    fn placement<'a>(&'a self, cluster: &'a str) -> Placement<'a> {
+    pub(super) fn placement<'a>(&'a self, cluster: &'a str) -> Placement<'a> {
         Placement { database: self.database(), cluster }
     }
 }

@@ -16,7 +16,8 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.r
        pg_catalog.has_table_privilege(c.oid, 'SELECT'),
        (select pg_catalog.count(*) from pg_catalog.pg_inherits i
          join pg_catalog.pg_class h on h.oid = i.inhrelid
-        where i.inhparent = c.oid and not h.relispartition)::int4
+        where i.inhparent = c.oid and not h.relispartition)::int4,
+       coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace";
 
@@ -33,7 +34,8 @@ const NAMED: &str = "
 const LEAVES: &str = "
 select r.oid, c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
        greatest(c.reltuples, 0)::int8,
-       case when c.relkind = 'r' then coalesce(pg_catalog.pg_table_size(c.oid), 0) else 0 end
+       case when c.relkind = 'r' then coalesce(pg_catalog.pg_table_size(c.oid), 0) else 0 end,
+       coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)
   from unnest($1::oid[]) r (oid)
   cross join lateral pg_catalog.pg_partition_tree(r.oid) l
   join pg_catalog.pg_class c on c.oid = l.relid
@@ -43,7 +45,8 @@ select r.oid, c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text
 
 const COLUMNS: &str = "
 select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated::text,
-       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attndims::int4
+       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attndims::int4, a.xmin::text::int8,
+       a.atthasmissing
   from pg_catalog.pg_attribute a
  where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
  order by a.attrelid, a.attnum";
@@ -79,6 +82,17 @@ pub async fn describe(session: &Session, names: &[TableName]) -> Result<Vec<Tabl
     names.iter().map(|name| found.remove(name).ok_or_else(|| missing(name))).collect()
 }
 
+/// What a relation is called now, if it exists.
+///
+/// # Errors
+/// Those of [`from_sql`].
+pub async fn name_of(session: &Session, oid: u32) -> Result<Option<TableName>> {
+    let sql = "select n.nspname, c.relname from pg_catalog.pg_class c
+                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1::oid";
+    let row = session.query_opt(sql, &[&oid]).await.map_err(failed)?;
+    Ok(row.map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))))
+}
+
 /// Those of the named relations that exist.
 ///
 /// # Errors
@@ -106,11 +120,12 @@ async fn shapes(session: &Session, tables: &[tokio_postgres::Row]) -> Result<Vec
     let mut columns = columns(session, &oids).await?;
     let mut indexes = indexes(session, &oids).await?;
 
-    for shape in &mut shapes {
+    for (shape, row) in shapes.iter_mut().zip(tables) {
         shape.columns = columns.remove(&shape.oid).unwrap_or_default();
         shape.indexes = indexes.remove(&shape.oid).unwrap_or_default();
         if shape.kind == TableKind::Ordinary {
-            let leaf = Leaf { oid: shape.oid, name: shape.name.clone(), key: key_names(shape), local: true };
+            let (oid, name, key) = (shape.oid, shape.name.clone(), key_names(shape));
+            let leaf = Leaf { oid, name, key, local: true, file: row.get(11) };
             shape.leaves.push(leaf);
         }
     }
@@ -128,7 +143,7 @@ async fn shapes(session: &Session, tables: &[tokio_postgres::Row]) -> Result<Vec
         };
         let key = key_for_root(&judged, shape);
         let local = row.get::<_, &str>(4) == "r";
-        shape.leaves.push(Leaf { oid, name, key, local });
+        shape.leaves.push(Leaf { oid, name, key, local, file: row.get(8) });
         shape.rows_estimated += row.get::<_, i64>(6).unsigned_abs();
         shape.bytes += row.get::<_, i64>(7).unsigned_abs();
     }
@@ -199,6 +214,8 @@ async fn columns(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, Vec<Sh
         };
         let mut plan = types.plan_column(column);
         plan.generated = generated == Generated::Stored;
+        plan.past.row = u32::try_from(row.get::<_, i64>(9)).unwrap_or(0);
+        plan.past.defaulted = row.get(10);
         columns.entry(row.get(0)).or_default().push(ShapeColumn {
             plan,
             type_name: row.get(7),

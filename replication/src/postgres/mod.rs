@@ -16,6 +16,7 @@ pub mod epoch;
 mod error;
 pub mod partition;
 pub mod plan;
+pub(crate) mod present;
 pub mod publication;
 pub(crate) mod replication;
 mod sessions;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use millrace_terms::{Code, Error, Result};
 
 use super::describe::TableShape;
-use crate::table::{ColumnPlan, Identity, OwnColumns, TablePlan};
+use crate::table::{ColumnPlan, Identity, OwnColumns, Seen, TablePlan};
 use crate::types::{OnUnrepresentable, choose, follow_policy, possible};
 
 /// What a mirror asks for of one table.
@@ -36,6 +36,30 @@ pub struct ColumnOptions {
     pub name: String,
     /// ClickHouse type; empty for the default. It is made Nullable where the source's column is.
     pub kind: String,
+}
+
+impl Options {
+    /// The options of a table whose columns were renamed or dropped since they were asked for: they
+    /// follow the columns, as `old`, the plan of then, knows them.
+    pub fn followed(mut self, shape: &TableShape, old: &TablePlan) -> Self {
+        let name_now = |attnum: i16| {
+            shape.columns.iter().find(|column| column.plan.attnum == attnum).map(|c| c.plan.name.clone())
+        };
+        let exists = |name: &String| shape.columns.iter().any(|column| column.plan.name == *name);
+        let mut exclude: Vec<String> =
+            old.seen.omitted.iter().filter_map(|(attnum, _)| name_now(*attnum)).collect();
+        exclude.extend(self.exclude.into_iter().filter(exists));
+        exclude.sort();
+        exclude.dedup();
+        self.exclude = exclude;
+        let followed = |(name, asked): (String, ColumnOptions)| {
+            let bore = |column: &&ColumnPlan| column.name == name || column.past.names.contains(&name);
+            let now = old.columns.iter().find(bore).and_then(|column| name_now(column.attnum));
+            Some((now.or_else(|| exists(&name).then_some(name))?, asked))
+        };
+        self.columns = self.columns.into_iter().filter_map(followed).collect();
+        self
+    }
 }
 
 /// Plans a table.
@@ -70,6 +94,10 @@ pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
     for (at, column) in columns.iter_mut().enumerate() {
         settle_type(shape, column, options, order_by.contains(&at))?;
     }
+    let omitted = shape.columns.iter().map(|column| &column.plan);
+    let omitted = omitted
+        .filter(|column| options.exclude.contains(&column.name))
+        .map(|column| (column.attnum, column.name.clone()));
     Ok(TablePlan {
         source: shape.name.clone(),
         oid: shape.oid,
@@ -82,6 +110,12 @@ pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
         partition_by: options.partition_by.clone(),
         append_only: options.append_only,
         own: options.own.clone(),
+        seen: Seen {
+            files: shape.leaves.iter().map(|leaf| (leaf.oid, leaf.file)).collect(),
+            omitted: omitted.collect(),
+            dropped: Vec::new(),
+            pending: Vec::new(),
+        },
     })
 }
 
@@ -97,6 +131,24 @@ fn known_columns(shape: &TableShape, options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// How a column that came or changed while the table streams is replicated; none if the type that is
+/// asked for cannot hold the new one's values.
+pub(crate) fn plan_changed(
+    mut column: ColumnPlan,
+    asked: &ColumnOptions,
+    policy: OnUnrepresentable,
+) -> Option<ColumnPlan> {
+    if !asked.name.is_empty() {
+        column.destination.clone_from(&asked.name);
+    }
+    if asked.kind.is_empty() {
+        follow_policy(&mut column, policy);
+        return Some(column);
+    }
+    let choice = choose(&column.conversion, &asked.kind, column.nullable, false, policy)?;
+    Some(ColumnPlan { clickhouse_type: choice.clickhouse_type, conversion: choice.conversion, ..column })
 }
 
 fn renamed(mut column: ColumnPlan, options: &Options) -> ColumnPlan {

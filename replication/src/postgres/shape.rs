@@ -115,6 +115,8 @@ pub struct Leaf {
     pub key: Option<BTreeSet<String>>,
     /// Whether it holds rows of its own: false for a foreign table.
     pub local: bool,
+    /// The file that holds its rows now; 0 for none.
+    pub file: u32,
 }
 
 impl TableShape {
@@ -367,7 +369,7 @@ mod tests {
         };
         let key = shape.key().ok();
         let key = key.map(|(key, _)| shape.names(&key));
-        shape.leaves = vec![Leaf { oid: 7, name, key, local: true }];
+        shape.leaves = vec![Leaf { oid: 7, name, key, local: true, file: 1 }];
         shape
     }
 

@@ -105,7 +105,7 @@ impl Change<'_> {
         if tuple.columns() != self.layout.columns.len() {
             return Err(self.misfit());
         }
-        for (datum, place) in tuple.datums().zip(&self.layout.columns) {
+        for (nth, (datum, place)) in tuple.datums().zip(&self.layout.columns).enumerate() {
             let Some(column) = *place else { continue };
             let field = match datum {
                 Datum::Null => Field::Null,
@@ -113,7 +113,13 @@ impl Change<'_> {
                 Datum::Binary(value) => Field::Binary(value),
                 Datum::Unchanged => return Err(self.misfit()),
             };
-            block.push_field(column, field)?;
+            match self.layout.widening(nth) {
+                None => block.push_field(column, field)?,
+                Some(wider) => block.push_field(column, wider.apply(field, &mut Vec::new()))?,
+            }
+        }
+        for (column, value) in &self.layout.filled {
+            block.push_field(*column, value.field().unwrap_or(Field::Null))?;
         }
         block.finish_row(self.version, false)
     }
@@ -138,6 +144,7 @@ impl Change<'_> {
             }
         }
         self.layout.untold.iter().for_each(|column| block.push_default(*column));
+        self.layout.filled.iter().for_each(|(column, _)| block.push_default(*column));
         block.finish_row(self.version, true)
     }
 

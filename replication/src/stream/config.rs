@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::append::{AppendState, Cut};
 use super::batcher::Limits;
 use super::memory::MemoryBudget;
+use super::schema::{Rules, SchemaChange};
 use crate::clickhouse::Clickhouse;
 use crate::postgres::SourceConfig;
 use crate::table::TablePlan;
@@ -69,6 +70,8 @@ pub struct StreamTable {
     pub id: i64,
     /// How it is replicated.
     pub plan: Arc<TablePlan>,
+    /// How it follows its source.
+    pub rules: Arc<Rules>,
     /// Versions below which rows were deleted physically: nothing below is written any more.
     pub floor: u128,
     /// How far it is, if its rows are only ever inserted.
@@ -93,6 +96,8 @@ pub struct StreamHandle {
     pub announced: watch::Receiver<Lsn>,
     /// The cuts of append-only tables that are stored, by the table's id. Told by [`Report::Cut`].
     pub cuts: watch::Receiver<BTreeMap<i64, Cut>>,
+    /// How many of the reports [`Report::Followed`] are stored.
+    pub followed: watch::Receiver<u64>,
     /// Until when the lease is held. When it has passed, nothing is sent any more.
     pub lease_deadline: watch::Receiver<Instant>,
     /// Ends the stream: it stops reading, sends what it has, and returns.
@@ -137,6 +142,16 @@ pub enum Report {
         id: i64,
         /// Why.
         reason: Error,
+    },
+    /// The table follows a change on the source by another plan. To be stored before a later position,
+    /// and then counted by [`StreamHandle::followed`]: only then is ClickHouse's table altered.
+    Followed {
+        /// Its id.
+        id: i64,
+        /// The plan from now on.
+        plan: Arc<TablePlan>,
+        /// What happened; nothing where only what was seen of the source is brought up to date.
+        changes: Vec<SchemaChange>,
     },
     /// Rows below this version were deleted physically: a TRUNCATE. To be stored before a later
     /// position, and repeated when a copy of the table that is running ends.

@@ -1,11 +1,15 @@
 //! The state of a running stream: it takes events and ended steps, and decides what to send and tell.
 //! It spawns the steps; all waiting is in the loop that drives it (see `super::run`).
 
+mod settle;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_terms::{Code, Error, Lsn, Result};
+pub(super) use settle::Doubt;
+use settle::unannounced;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -21,11 +25,11 @@ use super::places::Places;
 use super::position::{BatchId, Mark, Tracker};
 use super::reader::Event;
 use super::relations::Layout;
+use super::schema::Misfit;
 use super::toast::Memory;
 use crate::block::Block;
 use crate::pgoutput::{Begin, Message, Relation};
 use crate::postgres::tree::Ancestors;
-use crate::table::{Identity, TablePlan};
 use crate::types::TimeRange;
 use crate::version::Version;
 
@@ -55,7 +59,7 @@ pub(super) struct Engine {
     pub steps: JoinSet<Ended>,
     /// Reports that are to be told, in order.
     pub outbox: VecDeque<Report>,
-    /// A relation that fits its table if the source still has the table's key.
+    /// A relation of a table of ours that the source is to be asked about before its next change.
     pub doubt: Option<Doubt>,
     /// Send whatever there is: the stream ends.
     draining: bool,
@@ -63,6 +67,8 @@ pub(super) struct Engine {
     time_range: TimeRange,
     base: u64,
     told: Told,
+    /// Reports of plans so far.
+    plans_told: u64,
 }
 
 /// What is known of a relation.
@@ -75,15 +81,7 @@ enum Known {
     /// It is the table of this index, or bears its name, and does not fit the plan. The table fails
     /// by the first change of it that counts: a table that was planned anew has the shape it had
     /// before in the log below its floor, where its changes are covered by the copy.
-    Misfits(usize, Error),
-}
-
-/// A relation whose identity is FULL does not tell the key, and the plan's may be gone: two rows of
-/// one key would become one.
-pub(super) struct Doubt {
-    relation: u32,
-    table: usize,
-    pub plan: Arc<TablePlan>,
+    Misfits(usize, Misfit),
 }
 
 /// What was told last, and when.
@@ -98,7 +96,7 @@ struct Told {
 impl Engine {
     pub(super) fn new(config: &StreamConfig, flusher: Arc<Flusher>, places: Places) -> Self {
         let tracker = Tracker::new(config.start);
-        Self {
+        let mut this = Self {
             lanes: config.tables.iter().map(Lane::new).collect(),
             active: BTreeSet::new(),
             relations: HashMap::new(),
@@ -122,7 +120,10 @@ impl Engine {
             budget: config.memory.part(),
             time_range: config.sink.time_range(),
             base: config.base,
-        }
+            plans_told: 0,
+        };
+        this.go_on_altering();
+        this
     }
 
     /// Whether reading must stop until rows have been sent.
@@ -184,9 +185,8 @@ impl Engine {
             return true;
         }
         let Some(lane) = (0..self.lanes.len()).find(|at| self.is_named(*at, relation)) else { return false };
-        let what = format!("{} was dropped and created again", self.lanes[lane].plan.source);
-        let error = Error::new(Code::TableSchemaChanged, what);
-        self.relations.insert(relation.oid, Known::Misfits(lane, error));
+        self.route(lane, relation, None, &[]);
+        self.doubt.iter_mut().for_each(|doubt| doubt.is_namesake = true);
         true
     }
 
@@ -210,33 +210,18 @@ impl Engine {
         }
     }
 
-    /// `own`: columns that the relation has and the table has not.
+    /// A relation of a table of ours, `until` a commit. What it is now is looked up by the loop: see
+    /// `settle`. `own`: columns that the relation has and the table has not.
     fn route(&mut self, lane: usize, relation: &Relation, until: Option<Lsn>, own: &[String]) {
-        let mut plan = self.lanes[lane].plan.clone();
-        if !own.is_empty() {
-            Arc::make_mut(&mut plan).excluded.extend_from_slice(own);
-        }
-        let known = match Layout::new(lane, &plan, relation) {
-            Ok(layout) => {
-                let keyed = plan.identity != Identity::WholeRow && !plan.append_only;
-                if relation.identity == b'f' && keyed {
-                    self.doubt = Some(Doubt { relation: relation.oid, table: lane, plan });
-                }
-                Known::Fits(Arc::new(Layout { until, ..layout }))
-            }
-            Err(error) => Known::Misfits(lane, error),
-        };
-        self.relations.insert(relation.oid, known);
-    }
-
-    /// The source has no such key any more.
-    pub(super) fn lost_key(&mut self, doubt: &Doubt) {
-        let what = format!(
-            "{} has lost the primary key or unique index that it is replicated by",
-            doubt.plan.source
-        );
-        let error = Error::new(Code::TableSchemaChanged, what).with("table", doubt.plan.source.to_string());
-        self.relations.insert(doubt.relation, Known::Misfits(doubt.table, error));
+        self.doubt = Some(Doubt {
+            relation: relation.clone(),
+            table: lane,
+            plan: self.lanes[lane].plan.clone(),
+            is_namesake: false,
+            until,
+            own: own.to_vec(),
+            xid: self.transaction.map_or(0, |begin| begin.xid),
+        });
     }
 
     fn change(&mut self, record: Lsn, message: Message) -> Result<()> {
@@ -257,10 +242,10 @@ impl Engine {
             Some(Known::Foreign) => return Ok(()),
             Some(Known::Fits(layout)) if layout.is_over(begin.commit) => return Ok(()),
             Some(Known::Fits(layout)) => layout.clone(),
-            Some(Known::Misfits(at, error)) => {
-                let (at, error) = (*at, error.clone());
+            Some(Known::Misfits(at, misfit)) => {
+                let (at, misfit) = (*at, misfit.clone());
                 if version >= self.lanes[at].floor {
-                    self.fail(at, error);
+                    self.misfit(at, misfit);
                 }
                 return Ok(());
             }
@@ -362,7 +347,7 @@ impl Engine {
                 Some(Known::Fits(layout)) => {
                     truncated.entry(layout.table).or_default().insert(*oid);
                 }
-                Some(Known::Misfits(at, error)) if below > self.lanes[at].floor => self.fail(at, error),
+                Some(Known::Misfits(at, misfit)) if below > self.lanes[at].floor => self.misfit(at, misfit),
                 Some(Known::Misfits(..)) => {}
             }
         }
@@ -466,6 +451,10 @@ impl Engine {
                 self.arrived(batch);
                 self.outbox.push_back(Report::Floor { id, version: below });
             }
+            Ok(Outcome::Altered(altering)) => {
+                self.arrived(batch);
+                self.altered(at, *altering);
+            }
             Err(error) if is_of_table(&error) => {
                 self.arrived(batch);
                 self.fail(at, error);
@@ -504,12 +493,4 @@ impl Engine {
             self.outbox.push_back(Report::WalEnd { lsn, at: unix_micros(at) });
         }
     }
-}
-
-#[cold]
-fn unannounced(relation: u32) -> Error {
-    Error::new(
-        Code::ProtocolViolation,
-        format!("the replication stream holds a change of relation {relation}, which it did not describe"),
-    )
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::append::Cut;
 use super::apply::push_row;
 use super::config::{Counts, Older, Report};
-use super::lane::{Batch, PendingRow, Step};
+use super::lane::{Altering, Batch, PendingRow, Step};
 use super::places::Places;
 use super::position::BatchId;
 use super::reselect;
@@ -46,6 +46,7 @@ pub(super) struct Flusher {
     pub lease_deadline: watch::Receiver<Instant>,
     pub announced: watch::Receiver<Lsn>,
     pub cuts: watch::Receiver<BTreeMap<i64, Cut>>,
+    pub followed: watch::Receiver<u64>,
     pub cancel: CancellationToken,
     pub older: Older,
     /// Bytes of one insert, more or less.
@@ -69,6 +70,7 @@ pub(super) struct Ended {
 pub(super) enum Outcome {
     Inserted { counts: Counts, bytes: u64 },
     Purged { below: u128 },
+    Altered(Box<Altering>),
 }
 
 impl Flusher {
@@ -83,11 +85,13 @@ impl Flusher {
         let began = Instant::now();
         let (batch, outcome) = match step {
             Step::Insert(batch) => {
-                let id = batch.id;
+                // The table may have another plan by now.
+                let (id, plan) = (batch.id, batch.block.plan().clone());
                 // The share of the worker's memory is given back with the batch.
                 (id, self.insert(table, &plan, *batch).await)
             }
             Step::Purge { id, below, .. } => (id, self.purge(table, &plan, below).await),
+            Step::Alter { id, altering, .. } => (id, self.alter(table, *altering).await),
         };
         Ended { lane, batch, outcome, took: began.elapsed() }
     }
@@ -213,6 +217,18 @@ impl Flusher {
         Ok(Outcome::Purged { below })
     }
 
+    async fn alter(&self, table: i64, altering: Altering) -> Result<Outcome> {
+        let Altering { plan, alters, ticket, .. } = &altering;
+        let mut followed = self.followed.clone();
+        tokio::select! {
+            biased; // A stream that drains does what it may.
+            stored = followed.wait_for(|stored| stored >= ticket) => stored.map(drop).map_err(|_| unstored())?,
+            () = self.cancel.cancelled() => return Err(unstored()),
+        }
+        self.repeat(table, || self.sink.alter(plan, alters, &self.cluster, || self.holds_lease())).await?;
+        Ok(Outcome::Altered(Box::new(altering)))
+    }
+
     fn holds_lease(&self) -> bool {
         Instant::now() < *self.lease_deadline.borrow()
     }
@@ -251,6 +267,10 @@ impl Flusher {
             pause = (pause * 2).min(RETRY_MAX);
         }
     }
+}
+
+fn unstored() -> Error {
+    Error::new(Code::Cancelled, "the stream ended before a table's new plan was stored")
 }
 
 /// Whether a failure is of the table at hand; otherwise the stream cannot go on.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use millrace_terms::Lsn;
+use millrace_terms::{Error, Lsn};
 use tokio::time::Instant;
 
 use super::append::{Append, Cut};
@@ -11,8 +11,10 @@ use super::batcher;
 use super::config::{Counts, StreamTable};
 use super::memory::Share;
 use super::position::BatchId;
+use super::schema::Rules;
 use super::toast::Row;
 use crate::block::Block;
+use crate::clickhouse::Alter;
 use crate::table::TablePlan;
 
 /// A row that cannot be sent before large values of it are read from the source.
@@ -86,6 +88,24 @@ pub(super) enum Step {
         below: u128,
         since: Instant,
     },
+    /// Follows a change of the source's table.
+    Alter {
+        id: BatchId,
+        altering: Box<Altering>,
+        since: Instant,
+    },
+}
+
+/// A change of the source's table that is to be followed.
+#[derive(Debug)]
+pub(super) struct Altering {
+    /// The plan by which the table goes on.
+    pub plan: Arc<TablePlan>,
+    pub alters: Vec<Alter>,
+    /// Reports of plans that must be stored before.
+    pub ticket: u64,
+    /// Why the rows must be copied again, if they must.
+    pub stale: Option<Error>,
 }
 
 /// One table.
@@ -93,6 +113,7 @@ pub(super) enum Step {
 pub(super) struct Lane {
     pub id: i64,
     pub plan: Arc<TablePlan>,
+    pub rules: Arc<Rules>,
     pub floor: u128,
     /// How far it is, if its rows are only ever inserted.
     pub append: Option<Append>,
@@ -111,6 +132,7 @@ impl Lane {
         Self {
             id: table.id,
             plan: table.plan.clone(),
+            rules: table.rules.clone(),
             floor: table.floor,
             append: table.append.as_ref().map(Append::new),
             open: None,
@@ -145,6 +167,13 @@ impl Lane {
         self.floor = self.floor.max(below);
     }
 
+    /// A change of the table, behind everything that was gathered. What follows is by the new plan.
+    pub(super) fn alter(&mut self, id: BatchId, altering: Altering, since: Instant) {
+        self.seal();
+        self.plan = altering.plan.clone();
+        self.queue.push_back(Step::Alter { id, altering: Box::new(altering), since });
+    }
+
     /// Takes what is to be sent next.
     pub(super) fn start(&mut self, now: Instant) -> Option<Step> {
         let step = match self.queue.pop_front() {
@@ -153,7 +182,7 @@ impl Lane {
         };
         self.in_flight += 1;
         self.last_start = Some(now);
-        self.barred = matches!(step, Step::Purge { .. });
+        self.barred = !matches!(step, Step::Insert(_));
         Some(step)
     }
 
@@ -169,7 +198,7 @@ impl Lane {
         self.seal();
         let id = |step: Step| match step {
             Step::Insert(batch) => batch.id,
-            Step::Purge { id, .. } => id,
+            Step::Purge { id, .. } | Step::Alter { id, .. } => id,
         };
         self.queue.drain(..).map(id).collect()
     }
@@ -196,7 +225,9 @@ impl Lane {
     pub(super) fn state(&self) -> batcher::Lane {
         let head = match self.queue.front() {
             Some(Step::Insert(batch)) => Some(batcher::Head::Sealed(batch.since)),
-            Some(Step::Purge { since, .. }) => Some(batcher::Head::Barrier(*since)),
+            Some(Step::Purge { since, .. } | Step::Alter { since, .. }) => {
+                Some(batcher::Head::Barrier(*since))
+            }
             None if self.is_partial() => None,
             None => self.open.as_ref().map(|batch| batcher::Head::Gathering(batch.since)),
         };

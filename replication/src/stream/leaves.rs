@@ -70,6 +70,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::stream::schema::OnColumnDropped;
+    use crate::stream::schema::tests::rules;
     use crate::table::TablePlan;
     use crate::table::fixtures::plan_of;
 
@@ -80,6 +82,7 @@ mod tests {
         let table = |id, oid, merges_heirs, leaves: &[u32]| StreamTable {
             id,
             plan: Arc::new(TablePlan { oid, ..(*plan_of(Vec::new())).clone() }),
+            rules: Arc::new(rules(OnColumnDropped::Keep)),
             floor: 0,
             append: None,
             leaves: leaves.iter().map(|oid| (*oid, None)).collect(),

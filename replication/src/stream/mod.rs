@@ -36,6 +36,7 @@ mod position;
 mod reader;
 mod relations;
 mod reselect;
+mod schema;
 mod side;
 mod snapshot;
 mod toast;
@@ -45,6 +46,7 @@ use std::time::Duration;
 
 use millrace_terms::{Code, Error, Lsn, Result};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use append::{AppendState, Cut};
 pub use batcher::Limits;
@@ -54,6 +56,7 @@ use flusher::{Ended, Flusher};
 pub use memory::{MemoryBudget, WORKER_BYTES};
 use places::Places;
 use reader::{Event, Reader};
+pub use schema::{Documented, OnColumnDropped, OnRewrite, Rules, SchemaChange, reference as schema_changes};
 use side::Side;
 pub use snapshot::Snapshot;
 
@@ -86,6 +89,7 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
         lease_deadline: handle.lease_deadline.clone(),
         announced: handle.announced.clone(),
         cuts: handle.cuts.clone(),
+        followed: handle.followed.clone(),
         cancel: handle.cancel.clone(),
         older: config.older.clone(),
         max_bytes: config.limits.max_bytes,
@@ -128,7 +132,7 @@ async fn stream(
             Some(step) = engine.steps.join_next() => ended(engine, step)?,
             Ok(()) = handle.confirmed.changed() => reader.confirm(*handle.confirmed.borrow_and_update()),
             event = reader.next(), if !engine.is_full() => {
-                take(config, side, engine, reader, event?).await?;
+                take(config, side, engine, reader, &cancel, event?).await?;
             }
             () = memory.wait(), if engine.is_full() => {}
             () = places.freed() => {}
@@ -143,6 +147,7 @@ async fn take(
     side: &Side,
     engine: &mut Engine,
     reader: &mut Reader,
+    cancel: &CancellationToken,
     first: Event,
 ) -> Result<()> {
     let mut event = first;
@@ -154,10 +159,10 @@ async fn take(
             let ancestors = side.ancestors(relation.oid).await?;
             engine.relation(&relation, &ancestors);
         }
-        if let Some(doubt) = engine.doubt.take()
-            && !side.has_key(&doubt.plan).await?
-        {
-            engine.lost_key(&doubt);
+        if let Some(doubt) = engine.doubt.take() {
+            let present = side.present(&doubt.plan, doubt.relation.oid, doubt.xid, cancel).await?;
+            let has_key = !doubt.is_of_key() || side.has_key(&doubt.plan).await?;
+            engine.settle(doubt, present.as_ref(), has_key);
         }
         if engine.is_full() {
             break;

@@ -1,12 +1,12 @@
-//! From the relations that the server tells of to the tables of the stream. Pure.
+//! Where the values of a relation's tuples go. Pure; see `schema` for what becomes of a table whose
+//! columns changed.
 
-use std::collections::BTreeSet;
+use millrace_terms::Lsn;
 
-use millrace_terms::{Code, Error, Lsn, Result};
-
+use super::schema::{Widening, filled, widening};
+use super::toast::Value;
 use crate::pgoutput::Relation;
 use crate::table::TablePlan;
-use crate::types::Conversion;
 
 /// Where the values of a relation's tuples go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +15,12 @@ pub(super) struct Layout {
     pub table: usize,
     /// For each column of the relation its place in the plan, if it is replicated.
     pub columns: Vec<Option<usize>>,
+    /// Columns of the relation whose type is narrower than the plan's.
+    pub widened: Vec<(usize, Widening)>,
     /// Number of the plan's columns.
     pub plan_columns: usize,
+    /// Columns of the plan that came after the relation was described, and what its rows have in them.
+    pub filled: Vec<(usize, Value)>,
     /// Columns of the plan that the relation does not tell: generated ones that are not published.
     pub untold: Vec<usize>,
     /// The plan's key.
@@ -26,171 +30,84 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Compares a relation with the plan of its table.
+    /// By the places of the relation's columns in the plan.
     ///
     /// # Errors
-    /// `TABLE_SCHEMA_CHANGED` naming the first difference that the destination cannot follow.
-    pub(super) fn new(table: usize, plan: &TablePlan, relation: &Relation) -> Result<Self> {
-        let changed = |what: String| {
-            Err(Error::new(Code::TableSchemaChanged, format!("{} {what}", plan.source))
-                .with("table", plan.source.to_string()))
-        };
-        let mut untold = Vec::new();
-        for (at, column) in plan.columns.iter().enumerate() {
-            let Some(now) = relation.columns.iter().find(|now| now.name == column.name) else {
-                if column.generated {
-                    untold.push(at);
-                    continue;
-                }
-                return changed(format!("has no column {} any more", column.name));
-            };
-            if now.type_oid != column.type_oid {
-                return changed(format!("has another type for column {}", column.name));
-            }
-            if now.typmod != column.typmod && is_bounded(&column.conversion) {
-                return changed(format!("has another precision for column {}", column.name));
+    /// Why values of the relation cannot be those of the plan's columns.
+    pub(super) fn new(
+        table: usize,
+        plan: &TablePlan,
+        relation: &Relation,
+        columns: Vec<Option<usize>>,
+    ) -> Result<Self, String> {
+        let mut widened = Vec::new();
+        for (nth, (told, place)) in relation.columns.iter().zip(&columns).enumerate() {
+            let Some(planned) = place.and_then(|at| plan.columns.get(at)) else { continue };
+            match widening(told.type_oid, planned.type_oid) {
+                Some(Widening::Same) => {}
+                Some(wider) => widened.push((nth, wider)),
+                None => return Err(format!("has another type for column {}", planned.name)),
             }
         }
-        let known = |name: &str| {
-            plan.excluded.iter().any(|excluded| excluded == name)
-                || plan.columns.iter().any(|c| c.name == name)
-        };
-        if let Some(new) = relation.columns.iter().find(|column| !known(&column.name)) {
-            return changed(format!("has a new column {}", new.name));
-        }
-        if let Some(difference) = identity_difference(plan, relation) {
-            return changed(difference);
-        }
-        let place = |name: &str| plan.columns.iter().position(|column| column.name == name);
-        Ok(Self {
+        let mut layout = Self {
             table,
-            columns: relation.columns.iter().map(|column| place(&column.name)).collect(),
+            columns,
+            widened,
             plan_columns: plan.columns.len(),
-            untold,
+            filled: Vec::new(),
+            untold: Vec::new(),
             key: plan.key.clone(),
             until: None,
-        })
+        };
+        layout.complete(plan)?;
+        Ok(layout)
     }
-}
 
-impl Layout {
+    /// The layout by another plan of the table: columns are found again by their numbers.
+    pub(super) fn moved(&self, from: &TablePlan, to: &TablePlan) -> Option<Self> {
+        let place = |at: usize| {
+            let attnum = from.columns.get(at)?.attnum;
+            to.columns.iter().position(|column| column.attnum == attnum)
+        };
+        let columns = self.columns.iter().map(|at| at.and_then(place)).collect();
+        let mut moved = Self {
+            columns,
+            plan_columns: to.columns.len(),
+            filled: Vec::new(),
+            untold: Vec::new(),
+            key: to.key.clone(),
+            ..self.clone()
+        };
+        moved.complete(to).ok()?;
+        Some(moved)
+    }
+
+    /// Sees to the columns of the plan that the relation does not have.
+    fn complete(&mut self, plan: &TablePlan) -> Result<(), String> {
+        for (at, column) in plan.columns.iter().enumerate() {
+            if self.columns.contains(&Some(at)) {
+                continue;
+            }
+            match filled(column) {
+                Some(value) => self.filled.push((at, value)),
+                None if column.generated || column.past.added.is_some() => self.untold.push(at),
+                None => return Err(format!("has no column {} any more", column.name)),
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the relation was no part of the table any more as of a commit.
     pub(super) fn is_over(&self, commit: Lsn) -> bool {
         self.until.is_some_and(|until| commit >= until)
     }
-}
 
-/// Whether the modifier of the type decides what the destination can hold.
-fn is_bounded(conversion: &Conversion) -> bool {
-    matches!(conversion.innermost(), Conversion::Decimal { .. })
-}
-
-/// The server flags the columns of the replica identity: they must be the key, or old rows would be
-/// told by other columns than those that rows are found by. FULL flags every column, and tells all;
-/// whether the key is still one, the source must be asked (`Engine::doubt`).
-fn identity_difference(plan: &TablePlan, relation: &Relation) -> Option<String> {
-    if relation.identity == b'f' || plan.append_only {
-        return None;
-    }
-    let flagged: BTreeSet<&str> =
-        relation.columns.iter().filter(|column| column.identity).map(|column| column.name.as_str()).collect();
-    let name = |at: &usize| plan.columns.get(*at).map(|column| column.name.as_str());
-    let key: BTreeSet<&str> = plan.key.iter().filter_map(name).collect();
-    let order_by: BTreeSet<&str> = plan.order_by.iter().filter_map(name).collect();
-    if flagged.is_empty() {
-        return Some("has no primary key or replica identity any more".into());
-    }
-    if flagged != key || order_by != key {
-        return Some("has another primary key or replica identity".into());
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use millrace_terms::TableName;
-
-    use super::*;
-    use crate::pgoutput::Column;
-    use crate::table::{Identity, OwnColumns};
-    use crate::types::{SourceColumn, TypeCatalog};
-
-    fn plan() -> TablePlan {
-        let column = |attnum: i16, name: &str, type_oid, typmod| {
-            let source = SourceColumn {
-                name: name.into(),
-                attnum,
-                type_oid,
-                typmod,
-                dimensions: 0,
-                nullable: attnum > 1,
-            };
-            TypeCatalog::default().plan_column(source)
-        };
-        TablePlan {
-            source: TableName::new("public", "t"),
-            oid: 16,
-            destination: "t".into(),
-            columns: vec![
-                column(1, "id", 20, -1),
-                column(2, "price", 1700, 655_366),
-                column(3, "note", 1043, 14),
-            ],
-            excluded: vec!["excluded".into()],
-            key: vec![0],
-            identity: Identity::Default,
-            order_by: vec![0],
-            partition_by: String::new(),
-            append_only: false,
-            own: OwnColumns {
-                version: "_version".into(),
-                is_deleted: "_is_deleted".into(),
-                synced_at: "_synced_at".into(),
-            },
+    /// How values of a column of the relation become those of the plan, if they are not.
+    #[inline]
+    pub(super) fn widening(&self, nth: usize) -> Option<Widening> {
+        if self.widened.is_empty() {
+            return None;
         }
-    }
-
-    fn relation(columns: &[(&str, u32, i32, bool)], identity: u8) -> Relation {
-        let column = |(name, type_oid, typmod, identity): &(&str, u32, i32, bool)| Column {
-            identity: *identity,
-            name: (*name).into(),
-            type_oid: *type_oid,
-            typmod: *typmod,
-        };
-        let columns = columns.iter().map(column).collect();
-        Relation { oid: 16, schema: "public".into(), name: "t".into(), identity, columns }
-    }
-
-    const ID: (&str, u32, i32, bool) = ("id", 20, -1, true);
-    const PRICE: (&str, u32, i32, bool) = ("price", 1700, 655_366, false);
-    const NOTE: (&str, u32, i32, bool) = ("note", 1043, 14, false);
-
-    #[test]
-    fn columns_are_found_by_name_in_any_order() {
-        let extra = ("excluded", 25, -1, false);
-        let layout = Layout::new(7, &plan(), &relation(&[NOTE, extra, ID, PRICE], b'd')).unwrap();
-        assert_eq!(layout.columns, [Some(2), None, Some(0), Some(1)]);
-        assert_eq!(layout.table, 7);
-    }
-
-    #[test]
-    fn what_the_destination_cannot_follow_is_named() {
-        let refused = |columns: &[(&str, u32, i32, bool)], identity| {
-            let error = Layout::new(0, &plan(), &relation(columns, identity)).unwrap_err();
-            assert_eq!(error.code(), Code::TableSchemaChanged);
-            error.message().to_owned()
-        };
-        assert!(refused(&[ID, PRICE, NOTE, ("added", 25, -1, false)], b'd').contains("a new column added"));
-        assert!(refused(&[ID, PRICE], b'd').contains("no column note"));
-        assert!(
-            refused(&[ID, PRICE, ("note", 17, -1, false)], b'd').contains("another type for column note")
-        );
-        assert!(refused(&[ID, ("price", 1700, 7, false), NOTE], b'd').contains("another precision"));
-        assert!(refused(&[("id", 20, -1, false), PRICE, NOTE], b'd').contains("no primary key"));
-        let note = ("note", 1043, 14, true);
-        assert!(refused(&[ID, PRICE, note], b'i').contains("another primary key"));
-        // A wider varchar is the same String.
-        assert!(Layout::new(0, &plan(), &relation(&[ID, PRICE, ("note", 1043, 104, false)], b'd')).is_ok());
-        assert!(Layout::new(0, &plan(), &relation(&[ID, PRICE, note], b'f')).is_ok(), "FULL flags all");
+        self.widened.iter().find(|(widened, _)| *widened == nth).map(|(_, widening)| *widening)
     }
 }

@@ -3,14 +3,22 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_terms::{Code, Error, Lsn, Result, quote_ident};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::config::StreamTable;
+use super::snapshot::Snapshot;
+use crate::postgres::present::{self, Present};
 use crate::postgres::tree::{self, Ancestors};
 use crate::postgres::{Session, SourceConfig, describe, dial, from_sql, slot};
 use crate::table::TablePlan;
+
+/// Pauses until a commit is visible that the log has told.
+const VISIBLE_POLL_MIN: Duration = Duration::from_millis(2);
+const VISIBLE_POLL_MAX: Duration = Duration::from_millis(250);
 
 /// Opens a session when one is needed, and again when it broke.
 #[derive(Debug)]
@@ -140,6 +148,36 @@ impl Side {
     /// Those of [`from_sql`].
     pub(super) async fn ancestors(&self, relation: u32) -> Result<Ancestors> {
         tree::ancestors(&*self.session().await?, relation).await
+    }
+
+    /// A table of ours, of which `relation` is told by the transaction `xid`: as it is now, if it exists.
+    /// A commit is in the log before others see it, so it is waited for.
+    ///
+    /// # Errors
+    /// `CANCELLED`, and those of [`from_sql`].
+    pub(super) async fn present(
+        &self,
+        plan: &TablePlan,
+        relation: u32,
+        xid: u32,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Present>> {
+        let mut pause = VISIBLE_POLL_MIN;
+        loop {
+            let session = self.session().await?;
+            let row = session.query_one("select pg_catalog.pg_current_snapshot()::text", &[]).await;
+            let row = row.map_err(|error| from_sql("asking what is visible", &error))?;
+            if Snapshot::parse(row.get(0))?.sees(xid) {
+                return present::look(&session, plan, relation).await;
+            }
+            tokio::select! {
+                () = cancel.cancelled() => {
+                    return Err(Error::new(Code::Cancelled, "cancelled while waiting for a change to be visible"));
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(VISIBLE_POLL_MAX);
+        }
     }
 
     /// Whether the source's table still has the plan's key, or a part of it, as a key that may be relied

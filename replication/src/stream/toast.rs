@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::relations::Layout;
+use super::schema::Widening;
 use crate::pgoutput::{Datum, Old, Tuple};
 use crate::types::Field;
 
@@ -50,6 +51,20 @@ impl Value {
         }
     }
 
+    /// Makes the value one of a wider type.
+    fn widen(&mut self, wider: Widening) {
+        let mut scratch = Vec::new();
+        let made = match self.field() {
+            Some(field) => match wider.apply(field, &mut scratch) {
+                Field::Text(text) => Value::Text(Bytes::copy_from_slice(text)),
+                Field::Binary(bytes) => Value::Binary(Bytes::copy_from_slice(bytes)),
+                Field::Null => Value::Null,
+            },
+            None => return,
+        };
+        *self = made;
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Value::Text(value) | Value::Binary(value) => value.len(),
@@ -66,9 +81,17 @@ impl Row {
     /// A tuple in the order of the plan.
     pub(super) fn of(layout: &Layout, tuple: &Tuple) -> Self {
         let mut values = vec![Value::Missing; layout.plan_columns];
-        for (datum, place) in tuple.datums().zip(&layout.columns) {
+        for (nth, (datum, place)) in tuple.datums().zip(&layout.columns).enumerate() {
             if let Some(value) = place.and_then(|at| values.get_mut(at)) {
                 *value = Value::of(tuple, datum);
+                if let Some(wider) = layout.widening(nth) {
+                    value.widen(wider);
+                }
+            }
+        }
+        for (at, filling) in &layout.filled {
+            if let Some(value) = values.get_mut(*at) {
+                value.clone_from(filling);
             }
         }
         Self(values)
@@ -214,6 +237,8 @@ mod tests {
             table: 0,
             columns: vec![None, Some(0), Some(1), Some(2)],
             plan_columns: 3,
+            widened: Vec::new(),
+            filled: Vec::new(),
             untold: Vec::new(),
             key: vec![0],
             until: None,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::builtin::{builtin, of_extension};
 use super::conversion::{DIMENSIONS_MAX, Vector};
 use super::{Conversion, OnUnrepresentable};
-use crate::table::ColumnPlan;
+use crate::table::{ColumnPlan, Past};
 
 /// How deep types may nest (domains over domains, arrays of domains). PostgreSQL itself cannot make
 /// a cycle; the limit keeps a damaged catalog from looping us.
@@ -144,6 +144,7 @@ impl TypeCatalog {
             generated: false,
             clickhouse_type: resolved.clickhouse_type(column.nullable),
             conversion: resolved.conversion,
+            past: Past::default(),
         }
     }
 

@@ -12,6 +12,7 @@ mod identity;
 mod keys;
 mod leaves;
 mod mirror;
+mod schema;
 mod servers;
 mod source;
 mod standby;

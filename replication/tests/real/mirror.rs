@@ -8,8 +8,8 @@ use millrace_replication::clickhouse::Clickhouse;
 use millrace_replication::postgres::plan::{Options, plan};
 use millrace_replication::postgres::{describe, publication, slot};
 use millrace_replication::stream::{
-    self, AppendState, Cut, Limits, MemoryBudget, Older, Report, Snapshot, StreamConfig, StreamHandle,
-    StreamTable, WORKER_BYTES,
+    self, AppendState, Cut, Limits, MemoryBudget, Older, OnColumnDropped, OnRewrite, Report, Rules, Snapshot,
+    StreamConfig, StreamHandle, StreamTable, WORKER_BYTES,
 };
 use millrace_replication::table::{OwnColumns, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
@@ -70,11 +70,17 @@ impl Mirror {
                 seen_below: Lsn::ZERO,
                 cut: None,
             });
+            let rules = Arc::new(Rules {
+                options: options(&shape.name.name),
+                on_rewrite: OnRewrite::Resync,
+                on_column_dropped: OnColumnDropped::Keep,
+            });
             sink.create_table(&plan, "").await.unwrap();
             let leaves = shape.leaves.iter().map(|leaf| (leaf.oid, None)).collect();
             streamed.push(StreamTable {
                 id,
                 plan: Arc::new(plan),
+                rules,
                 floor: 0,
                 append,
                 leaves,
@@ -107,12 +113,17 @@ impl Mirror {
 
     /// Starts a stream whose positions are confirmed to the slot.
     pub fn start(&self) -> Running {
-        Running::new(self.config.clone(), true)
+        Running::new(self.config.clone(), true, true)
     }
 
     /// Starts a stream whose positions are not confirmed: the next one begins at the same place.
     pub fn start_unconfirmed(&self) -> Running {
-        Running::new(self.config.clone(), false)
+        Running::new(self.config.clone(), false, true)
+    }
+
+    /// As [`Mirror::start_unconfirmed`], where plans are told and not known to be stored.
+    pub fn start_unstored(&self) -> Running {
+        Running::new(self.config.clone(), false, false)
     }
 
     /// Where the source's log ends.
@@ -168,13 +179,14 @@ pub fn options(name: &str) -> Options {
 }
 
 impl Running {
-    fn new(config: StreamConfig, confirm: bool) -> Self {
+    fn new(config: StreamConfig, confirm: bool, store_plans: bool) -> Self {
         let (report, mut told) = mpsc::channel(100);
         let (stored, position) = watch::channel(Lsn::ZERO);
         let (confirmed, confirmations) = watch::channel(Lsn::ZERO);
         let (announce, announced) = watch::channel(Lsn(u64::MAX));
         let (cut, cuts) = watch::channel(BTreeMap::new());
         let (lease, lease_deadline) = watch::channel(Instant::now() + Duration::from_secs(60));
+        let (plans, followed) = watch::channel(0);
         let cancel = CancellationToken::new();
         let reports = Arc::new(std::sync::Mutex::new(Vec::new()));
         let store = tokio::spawn({
@@ -192,6 +204,11 @@ impl Running {
                             cuts.insert(*id, *stored);
                         });
                     }
+                    if let Report::Followed { .. } = report
+                        && store_plans
+                    {
+                        plans.send_modify(|stored| *stored += 1);
+                    }
                     reports.lock().unwrap().push(report);
                 }
             }
@@ -201,6 +218,7 @@ impl Running {
             confirmed: confirmations,
             announced,
             cuts,
+            followed,
             lease_deadline,
             cancel: cancel.clone(),
         };

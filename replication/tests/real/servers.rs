@@ -115,13 +115,16 @@ fn servers() -> &'static Servers {
 async fn run(ready: mpsc::Sender<Servers>) {
     let dir = scratch::dir(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication")).unwrap();
     let cache = Cache::open().unwrap();
+    let mut parameters = embedded_postgres::Settings::source_parameters();
+    // Every test leaves its slots behind: the server is thrown away.
+    parameters.insert("max_replication_slots".into(), "500".into());
     let settings = embedded_postgres::Settings {
         name: "source".into(),
         dir: dir.join("source"),
         port: free_port(),
         password: PASSWORD.into(),
         log: dir.join("source.log"),
-        parameters: embedded_postgres::Settings::source_parameters(),
+        parameters,
     };
     let binaries = embedded_postgres::install(&cache).unwrap();
     let _source = embedded_postgres::Cluster::start(&binaries, &settings).await.unwrap();

@@ -1,8 +1,8 @@
 //! Mirrors as they are asked for: the API's form to the catalog's, and back.
 
 use catalog::spec::{
-    ColumnSpec, Engine, FlushSettings, MirrorSpec, Mode, OnPartitionRemoved, OnSlotLost, OnUnrepresentable,
-    OwnColumns, Settings, SnapshotSettings, TableSpec,
+    ColumnSpec, Engine, FlushSettings, MirrorSpec, Mode, OnColumnDropped, OnPartitionRemoved, OnRewrite,
+    OnSlotLost, OnUnrepresentable, OwnColumns, Settings, SnapshotSettings, TableSpec,
 };
 use millrace_catalog as catalog;
 use millrace_proto::v1;
@@ -70,6 +70,8 @@ fn settings_spec(settings: Option<&v1::Settings>) -> Answer<Settings> {
     };
     let unrepresentable = message::OnUnrepresentable::try_from(settings.on_unrepresentable);
     let slot_lost = message::OnSlotLost::try_from(settings.on_slot_lost);
+    let column_dropped = message::OnColumnDropped::try_from(settings.on_column_dropped);
+    let rewrite = message::OnRewrite::try_from(settings.on_rewrite);
     let partition_removed = message::OnPartitionRemoved::try_from(settings.on_partition_removed);
     Ok(Settings {
         publication: settings.publication.clone(),
@@ -94,6 +96,17 @@ fn settings_spec(settings: Option<&v1::Settings>) -> Answer<Settings> {
             message::OnPartitionRemoved::Unspecified => default.on_partition_removed,
             message::OnPartitionRemoved::ResyncTable => OnPartitionRemoved::Resync,
             message::OnPartitionRemoved::KeepRows => OnPartitionRemoved::Keep,
+        },
+        on_column_dropped: match column_dropped.map_err(unknown("mirror.settings.on_column_dropped"))? {
+            message::OnColumnDropped::Unspecified => default.on_column_dropped,
+            message::OnColumnDropped::KeepColumn => OnColumnDropped::Keep,
+            message::OnColumnDropped::DropColumn => OnColumnDropped::Drop,
+        },
+        on_rewrite: match rewrite.map_err(unknown("mirror.settings.on_rewrite"))? {
+            message::OnRewrite::Unspecified => default.on_rewrite,
+            message::OnRewrite::CopyAgain => OnRewrite::Resync,
+            message::OnRewrite::StopTable => OnRewrite::Error,
+            message::OnRewrite::LeaveRows => OnRewrite::Keep,
         },
         columns: own_columns_spec(settings.columns.as_ref(), default.columns),
         audit_columns: settings.audit_columns,
@@ -202,6 +215,15 @@ fn settings_message(settings: &Settings) -> v1::Settings {
         OnPartitionRemoved::Resync => message::OnPartitionRemoved::ResyncTable,
         OnPartitionRemoved::Keep => message::OnPartitionRemoved::KeepRows,
     };
+    let on_column_dropped = match settings.on_column_dropped {
+        OnColumnDropped::Keep => message::OnColumnDropped::KeepColumn,
+        OnColumnDropped::Drop => message::OnColumnDropped::DropColumn,
+    };
+    let on_rewrite = match settings.on_rewrite {
+        OnRewrite::Resync => message::OnRewrite::CopyAgain,
+        OnRewrite::Error => message::OnRewrite::StopTable,
+        OnRewrite::Keep => message::OnRewrite::LeaveRows,
+    };
     let (snapshot, flush, own) = (&settings.snapshot, &settings.flush, &settings.columns);
     v1::Settings {
         publication: settings.publication.clone(),
@@ -221,6 +243,8 @@ fn settings_message(settings: &Settings) -> v1::Settings {
         on_unrepresentable: on_unrepresentable.into(),
         on_slot_lost: on_slot_lost.into(),
         on_partition_removed: on_partition_removed.into(),
+        on_column_dropped: on_column_dropped.into(),
+        on_rewrite: on_rewrite.into(),
         columns: Some(v1::OwnColumns {
             version: own.version.clone(),
             is_deleted: own.is_deleted.clone(),
