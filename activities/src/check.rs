@@ -175,6 +175,8 @@ pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
             version: own.version.clone(),
             is_deleted: own.is_deleted.clone(),
             synced_at: own.synced_at.clone(),
+            source: None,
+            audit: None,
         },
     }
 }

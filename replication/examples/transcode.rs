@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use millrace_replication::Block;
+use millrace_replication::block::{Block, Operation, Stamp};
 use millrace_replication::table::{ColumnPlan, Identity, OwnColumns, Past, Seen, TablePlan};
 use millrace_replication::types::{Conversion, Field, TimeRange};
 use millrace_terms::{Result, TableName};
@@ -69,6 +69,8 @@ fn plan() -> TablePlan {
             version: own("_version"),
             is_deleted: own("_is_deleted"),
             synced_at: own("_synced_at"),
+            source: None,
+            audit: None,
         },
         seen: Seen::default(),
     }
@@ -103,7 +105,7 @@ fn main() -> Result<()> {
                 for (column, field) in fields.iter().enumerate() {
                     block.push_field(column, *field)?;
                 }
-                block.finish_row(version as u128, false)?;
+                block.finish_row(Stamp { version: version as u128, operation: Operation::Insert, at: 0 })?;
             }
             Ok(())
         })?;
@@ -119,7 +121,11 @@ fn main() -> Result<()> {
                 block.clear();
                 for version in 0..ROWS {
                     block.push_field(0, field)?;
-                    block.finish_row(version as u128, false)?;
+                    block.finish_row(Stamp {
+                        version: version as u128,
+                        operation: Operation::Insert,
+                        at: 0,
+                    })?;
                 }
                 Ok(())
             })?;

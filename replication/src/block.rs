@@ -14,11 +14,50 @@ use millrace_terms::{Code, Error, Result};
 
 use crate::column::Column;
 use crate::native;
-use crate::table::TablePlan;
-use crate::types::{Field, TimeRange};
+use crate::table::{Audit, TablePlan, audit};
+use crate::types::{Field, TimeRange, push_string};
 
 /// Bytes of a row's own columns as they are counted by [`Block::bytes`]: version and mark.
 const OWN_BYTES: usize = 16 + 1;
+
+/// Bytes of a row's audit columns as they are counted, beside the source's names.
+const AUDIT_BYTES: usize = 9 + 8;
+
+/// What made a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// It was copied.
+    Snapshot,
+    /// It was inserted.
+    Insert,
+    /// It was updated.
+    Update,
+    /// It was deleted, or its key became another: the row is a tombstone.
+    Delete,
+}
+
+impl Operation {
+    /// The word for it in the audit column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Snapshot => "snapshot",
+            Operation::Insert => "insert",
+            Operation::Update => "update",
+            Operation::Delete => "delete",
+        }
+    }
+}
+
+/// What a row bears beside its values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its version.
+    pub version: u128,
+    /// What made it.
+    pub operation: Operation,
+    /// When the change was committed, or the row was copied, in microseconds since 1970.
+    pub at: i64,
+}
 
 /// Rows of one table, in ClickHouse's columns.
 #[derive(Debug, Clone)]
@@ -27,8 +66,18 @@ pub struct Block {
     columns: Vec<Column>,
     versions: Vec<u8>,
     deleted: Vec<u8>,
+    audit: Option<Trail>,
     rows: usize,
     bytes: usize,
+    /// Bytes of a row's own columns, as they are counted.
+    own_bytes: usize,
+}
+
+/// The audit columns of a block that has them, as they are sent.
+#[derive(Debug, Clone, Default)]
+struct Trail {
+    operations: Vec<u8>,
+    times: Vec<u8>,
 }
 
 impl Block {
@@ -39,7 +88,12 @@ impl Block {
             .iter()
             .map(|column| Column::new(&column.conversion, column.nullable, range))
             .collect();
-        Self { plan, columns, versions: Vec::new(), deleted: Vec::new(), rows: 0, bytes: 0 }
+        let source = plan.own.source.as_ref().map_or(0, |source| source.value.len() + 1);
+        let named = |audit: &Audit| AUDIT_BYTES + audit.database.len() + plan.source.to_string().len();
+        let own_bytes = OWN_BYTES + source + plan.own.audit.as_ref().map_or(0, named);
+        let audit = plan.own.audit.is_some().then(Trail::default);
+        let (versions, deleted) = (Vec::new(), Vec::new());
+        Self { plan, columns, versions, deleted, audit, rows: 0, bytes: 0, own_bytes }
     }
 
     /// Values of the complete rows, elements of arrays included, that became NULL because ClickHouse
@@ -108,15 +162,19 @@ impl Block {
     /// # Errors
     /// `INTERNAL` if some column did not get exactly one value; the row must then be aborted.
     #[inline]
-    pub fn finish_row(&mut self, version: u128, deleted: bool) -> Result<()> {
+    pub fn finish_row(&mut self, stamp: Stamp) -> Result<()> {
         let count = self.rows + 1;
         if self.columns.iter().any(|column| column.count() != count) {
             return Err(self.misuse("a row without exactly one value for every column"));
         }
-        self.versions.extend_from_slice(&version.to_le_bytes());
-        self.deleted.push(u8::from(deleted));
+        self.versions.extend_from_slice(&stamp.version.to_le_bytes());
+        self.deleted.push(u8::from(stamp.operation == Operation::Delete));
+        if let Some(audit) = &mut self.audit {
+            push_string(stamp.operation.as_str().as_bytes(), &mut audit.operations);
+            audit.times.extend_from_slice(&stamp.at.to_le_bytes());
+        }
         self.rows = count;
-        self.bytes = self.columns.iter_mut().map(Column::finish_row).sum::<usize>() + count * OWN_BYTES;
+        self.bytes = self.columns.iter_mut().map(Column::finish_row).sum::<usize>() + count * self.own_bytes;
         Ok(())
     }
 
@@ -130,6 +188,7 @@ impl Block {
         self.columns.iter_mut().for_each(Column::clear);
         self.versions.clear();
         self.deleted.clear();
+        self.audit = self.audit.take().map(Trail::cleared);
         self.rows = 0;
         self.bytes = 0;
     }
@@ -146,13 +205,17 @@ impl Block {
             return Err(self.misuse("a block was sent with a row under construction"));
         }
         let data: usize = self.columns.iter().map(Column::encoded_len).sum();
-        out.reserve(data + self.rows * (OWN_BYTES + 8) + native::HEADER_BYTES * (self.columns.len() + 4));
-        native::start_block(self.columns.len() + self.plan.own_columns().count(), self.rows, out);
+        let columns = self.columns.len() + self.plan.own_columns().count();
+        out.reserve(data + self.rows * (self.own_bytes + 8) + native::HEADER_BYTES * (columns + 1));
+        native::start_block(columns, self.rows, out);
         for (plan, column) in self.plan.columns.iter().zip(&self.columns) {
             native::start_column(&plan.destination, &column.wire_type(), out);
             column.encode(out);
         }
         let own = &self.plan.own;
+        if let Some(source) = &own.source {
+            native::repeated_text(&source.name, &source.value, self.rows, out);
+        }
         native::start_column(&own.version, "UInt128", out);
         out.extend_from_slice(&self.versions);
         if !self.plan.append_only {
@@ -161,12 +224,29 @@ impl Block {
         }
         native::start_column(&own.synced_at, "DateTime64(6)", out);
         out.extend(std::iter::repeat_n(synced_at.to_le_bytes(), self.rows).flatten());
+        if let (Some(names), Some(trail)) = (&own.audit, &self.audit) {
+            native::start_column(audit::OPERATION, "String", out);
+            out.extend_from_slice(&trail.operations);
+            native::start_column(audit::TIMESTAMP, "DateTime64(6)", out);
+            out.extend_from_slice(&trail.times);
+            native::repeated_text(audit::SOURCE_DB, &names.database, self.rows, out);
+            native::repeated_text(audit::SOURCE_TABLE, &self.plan.source.to_string(), self.rows, out);
+        }
         Ok(())
     }
 
     #[cold]
     fn misuse(&self, what: &str) -> Error {
         Error::new(Code::Internal, format!("table {}: {what}", self.plan.source))
+    }
+}
+
+impl Trail {
+    /// Without rows; the memory is kept.
+    fn cleared(mut self) -> Self {
+        self.operations.clear();
+        self.times.clear();
+        self
     }
 }
 

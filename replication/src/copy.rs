@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::progress::CopyProgress;
 pub use self::reader::{Reader, Row};
-use crate::block::Block;
+use crate::block::{Block, Operation, Stamp};
 use crate::clickhouse::{Clickhouse, Insert, InsertId};
 use crate::postgres::partition::Partition;
 use crate::postgres::{Session, from_sql};
@@ -233,6 +233,12 @@ async fn finish(job: &CopyJob<'_>, open: Option<Open>, gate: impl Fn() -> bool) 
     Ok(())
 }
 
+/// Microseconds since 1970.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
+}
+
 /// A block as it is sent.
 struct Encoded {
     data: Bytes,
@@ -244,7 +250,7 @@ struct Encoded {
 /// Rows on their way from COPY into a block.
 struct Rows<'a> {
     limits: &'a CopyLimits,
-    version: Version,
+    stamp: Stamp,
     reader: Reader,
     block: Block,
     /// For each column whether it is read in binary form.
@@ -258,7 +264,7 @@ impl<'a> Rows<'a> {
         let binary: Vec<_> = job.plan.columns.iter().map(|column| column.conversion.binary_known()).collect();
         Self {
             limits: &job.limits,
-            version: job.version,
+            stamp: Stamp { version: job.version.0, operation: Operation::Snapshot, at: now() },
             reader: Reader::new(binary.len()),
             block: Block::new(job.plan.clone(), job.sink.time_range()),
             binary,
@@ -269,7 +275,7 @@ impl<'a> Rows<'a> {
     #[inline]
     fn take(&mut self, chunk: &[u8]) -> Result<()> {
         self.bytes += chunk.len() as u64;
-        let (block, binary, version) = (&mut self.block, &self.binary, self.version.0);
+        let (block, binary, stamp) = (&mut self.block, &self.binary, self.stamp);
         self.reader.feed(chunk, |row| {
             for (column, (value, binary)) in row.fields().zip(binary).enumerate() {
                 let field = match value {
@@ -279,7 +285,7 @@ impl<'a> Rows<'a> {
                 };
                 block.push_field(column, field)?;
             }
-            block.finish_row(version, false)
+            block.finish_row(stamp)
         })
     }
 
@@ -290,10 +296,8 @@ impl<'a> Rows<'a> {
 
     /// Encodes the block and empties it.
     fn encode(&mut self) -> Result<Encoded> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let synced_at = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
         let mut data = Vec::new();
-        self.block.encode_native(synced_at, &mut data)?;
+        self.block.encode_native(now(), &mut data)?;
         let rows = self.block.rows() as u64;
         self.block.warn_nulled();
         self.block.clear();

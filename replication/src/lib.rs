@@ -10,6 +10,7 @@
 //! - [`postgres`]: everything that is asked of a source outside its replication protocol.
 //! - [`pgoutput`]: the decoder of the replication protocol's messages.
 //! - [`stream`]: every committed change of the tables, from the slot into ClickHouse.
+//! - [`share`]: whether two source tables fit into one destination table.
 //! - [`version`]: the versions of rows, and why they make the destination equal to the source.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -23,6 +24,7 @@ pub mod fuzz;
 mod native;
 pub mod pgoutput;
 pub mod postgres;
+pub mod share;
 pub mod stream;
 pub mod table;
 pub mod types;

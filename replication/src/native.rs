@@ -16,6 +16,12 @@ pub(crate) fn start_block(columns: usize, rows: usize, out: &mut Vec<u8>) {
     crate::types::push_length(rows, out);
 }
 
+/// A whole column of one text.
+pub(crate) fn repeated_text(name: &str, text: &str, rows: usize, out: &mut Vec<u8>) {
+    start_column(name, "String", out);
+    (0..rows).for_each(|_| push_string(text.as_bytes(), out));
+}
+
 /// Begins a column; its data follows.
 pub(crate) fn start_column(name: &str, wire_type: &str, out: &mut Vec<u8>) {
     push_string(name.as_bytes(), out);

@@ -126,11 +126,22 @@ impl TablePlan {
     /// Our own columns that the table has in ClickHouse, with their types, in their order.
     pub fn own_columns(&self) -> impl Iterator<Item = (&str, &str)> {
         let own = &self.own;
+        let source = own.source.as_ref().map(|source| (source.name.as_str(), "LowCardinality(String)"));
         let is_deleted = (!self.append_only).then_some((own.is_deleted.as_str(), "UInt8"));
-        [(own.version.as_str(), "UInt128")]
+        let audit = own.audit.iter().flat_map(|_| audit::COLUMNS);
+        source
             .into_iter()
+            .chain([(own.version.as_str(), "UInt128")])
             .chain(is_deleted)
             .chain([(own.synced_at.as_str(), "DateTime64(6)")])
+            .chain(audit)
+    }
+
+    /// Names in ClickHouse of the columns of ORDER BY, in its order.
+    pub fn sorting_key(&self) -> impl Iterator<Item = &str> {
+        let source = self.own.source.iter().map(|source| source.name.as_str());
+        let key = self.order_by.iter().filter_map(|&at| self.columns.get(at));
+        source.chain(key.map(|column| column.destination.as_str()))
     }
 }
 
@@ -185,6 +196,62 @@ pub struct OwnColumns {
     pub is_deleted: String,
     /// When a row was written, `DateTime64(6)`.
     pub synced_at: String,
+    /// What tells the rows of several source tables apart that are in one destination table. It is first
+    /// in ORDER BY: keys of two tables are two keys.
+    #[serde(default)]
+    pub source: Option<SourceColumn>,
+    /// What the audit columns tell of the source; none if the table does not have them.
+    #[serde(default)]
+    pub audit: Option<Audit>,
+}
+
+impl OwnColumns {
+    /// The names that no column of the source may have.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let source = self.source.iter().map(|source| source.name.as_str());
+        let audit = self.audit.iter().flat_map(|_| audit::COLUMNS).map(|(name, _)| name);
+        [&self.version, &self.is_deleted, &self.synced_at]
+            .into_iter()
+            .map(String::as_str)
+            .chain(source)
+            .chain(audit)
+    }
+}
+
+/// The column that says which source table a row is of, `LowCardinality(String)`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceColumn {
+    /// Its name.
+    pub name: String,
+    /// What it holds in every row of this table: mirror and table, as they were called at first.
+    pub value: String,
+}
+
+/// What the audit columns tell of the source beside the table's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// The source's database.
+    pub database: String,
+}
+
+/// The audit columns, whose names are the same in every table.
+pub mod audit {
+    /// What made the row: see [`crate::block::Operation`].
+    pub const OPERATION: &str = "cdc_operation";
+    /// When the change was committed, or the row of a copy was read.
+    pub const TIMESTAMP: &str = "cdc_timestamp";
+    /// The source's database.
+    pub const SOURCE_DB: &str = "cdc_source_db";
+    /// The source's table, with its schema.
+    pub const SOURCE_TABLE: &str = "cdc_source_table";
+
+    /// Names and types, in their order.
+    pub(super) const COLUMNS: [(&str, &str); 4] = [
+        (OPERATION, "LowCardinality(String)"),
+        (TIMESTAMP, "DateTime64(6)"),
+        (SOURCE_DB, "LowCardinality(String)"),
+        (SOURCE_TABLE, "LowCardinality(String)"),
+    ];
 }
 
 #[cfg(test)]
@@ -232,6 +299,8 @@ pub(crate) mod fixtures {
                 version: "_version".to_owned(),
                 is_deleted: "_is_deleted".to_owned(),
                 synced_at: "_synced_at".to_owned(),
+                source: None,
+                audit: None,
             },
             seen: Seen::default(),
         })

@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use millrace_terms::Code;
 
-use super::{Block, key_equals};
-use crate::table::TablePlan;
+use super::{Block, Operation, Stamp, key_equals};
 use crate::table::fixtures::{column, plan_of as plan};
+use crate::table::{Audit, SourceColumn, TablePlan};
 use crate::types::{Conversion, Field, TimeRange};
 
 fn sample_plan() -> Arc<TablePlan> {
@@ -21,6 +21,10 @@ fn push_row(block: &mut Block, id: i32, s: Field<'_>, a: &str) {
     block.push_field(2, Field::Text(a.as_bytes())).unwrap();
 }
 
+fn stamp(version: u128, operation: Operation) -> Stamp {
+    Stamp { version, operation, at: 9 }
+}
+
 fn encoded(block: &Block) -> Vec<u8> {
     let mut out = Vec::new();
     block.encode_native(7, &mut out).unwrap();
@@ -31,11 +35,11 @@ fn encoded(block: &Block) -> Vec<u8> {
 fn a_block_is_what_the_native_format_says() {
     let mut block = Block::new(sample_plan(), TimeRange::WIDE);
     push_row(&mut block, 1, Field::Text(b"x"), "{y,NULL}");
-    block.finish_row(5, false).unwrap();
+    block.finish_row(stamp(5, Operation::Insert)).unwrap();
     block.push_field(0, Field::Text(b"-2")).unwrap();
     block.push_default(1);
     block.push_default(2);
-    block.finish_row(u128::MAX, true).unwrap();
+    block.finish_row(stamp(u128::MAX, Operation::Delete)).unwrap();
     assert_eq!(block.rows(), 2);
 
     let mut expected = vec![6, 2];
@@ -57,10 +61,43 @@ fn a_block_is_what_the_native_format_says() {
 }
 
 #[test]
+fn a_row_of_a_shared_and_audited_table_tells_where_it_is_from() {
+    let mut plan = Arc::unwrap_or_clone(plan(vec![column("id", false, Conversion::Int32)]));
+    plan.own.source = Some(SourceColumn { name: "_source".into(), value: "m/public.t".into() });
+    plan.own.audit = Some(Audit { database: "shop".into() });
+    let mut block = Block::new(Arc::new(plan), TimeRange::WIDE);
+    let operations = [Operation::Snapshot, Operation::Update, Operation::Delete];
+    for operation in operations {
+        block.push_field(0, Field::Text(b"1")).unwrap();
+        block.finish_row(stamp(5, operation)).unwrap();
+    }
+    let text = |name: &str, values: [&str; 3]| {
+        let values = values.iter().flat_map(|value| [&[value.len() as u8], value.as_bytes()].concat());
+        let head = [&[name.len() as u8], name.as_bytes(), b"\x06String"].concat();
+        [head, values.collect()].concat()
+    };
+    let sent = encoded(&block);
+    assert_eq!(sent[..2], [9, 3]);
+    for column in [
+        text("_source", ["m/public.t"; 3]),
+        text("cdc_operation", ["snapshot", "update", "delete"]),
+        [&b"\x0dcdc_timestamp\x0dDateTime64(6)"[..], &[9i64.to_le_bytes(); 3].concat()].concat(),
+        text("cdc_source_db", ["shop"; 3]),
+        text("cdc_source_table", ["public.t"; 3]),
+    ] {
+        assert!(sent.windows(column.len()).any(|part| part == column), "{column:?}");
+    }
+    // All of it is counted: the columns are not sent without it.
+    assert!(block.bytes() > 3 * ("m/public.t".len() + "shop".len() + "public.t".len()));
+    block.clear();
+    assert_eq!(encoded(&block)[1], 0);
+}
+
+#[test]
 fn an_aborted_row_leaves_no_trace() {
     let mut block = Block::new(sample_plan(), TimeRange::WIDE);
     push_row(&mut block, 1, Field::Text(b"x"), "{y}");
-    block.finish_row(1, false).unwrap();
+    block.finish_row(stamp(1, Operation::Insert)).unwrap();
     let (before, bytes) = (encoded(&block), block.bytes());
 
     let nested = block.push_field(2, Field::Text(b"{a,b,{c}}")).unwrap_err();
@@ -73,12 +110,12 @@ fn an_aborted_row_leaves_no_trace() {
     assert_eq!((encoded(&block), block.bytes()), (before.clone(), bytes));
 
     push_row(&mut block, 2, Field::Null, "{}");
-    block.finish_row(1, false).unwrap();
+    block.finish_row(stamp(1, Operation::Insert)).unwrap();
     assert!(block.bytes() > bytes);
     block.clear();
     assert_eq!((block.rows(), block.bytes()), (0, 0));
     push_row(&mut block, 1, Field::Text(b"x"), "{y}");
-    block.finish_row(1, false).unwrap();
+    block.finish_row(stamp(1, Operation::Insert)).unwrap();
     assert_eq!(encoded(&block), before);
 }
 
@@ -97,12 +134,12 @@ fn errors_name_table_and_column_and_never_the_value() {
 fn a_row_must_be_whole() {
     let mut block = Block::new(sample_plan(), TimeRange::WIDE);
     block.push_default(0);
-    assert_eq!(block.finish_row(1, false).unwrap_err().code(), Code::Internal);
+    assert_eq!(block.finish_row(stamp(1, Operation::Insert)).unwrap_err().code(), Code::Internal);
     assert_eq!(block.encode_native(0, &mut Vec::new()).unwrap_err().code(), Code::Internal);
     block.push_default(0);
     block.push_default(1);
     block.push_default(2);
-    assert_eq!(block.finish_row(1, false).unwrap_err().code(), Code::Internal);
+    assert_eq!(block.finish_row(stamp(1, Operation::Insert)).unwrap_err().code(), Code::Internal);
     block.abort_row();
     assert_eq!(block.push_field(3, Field::Null).unwrap_err().code(), Code::Internal);
 }

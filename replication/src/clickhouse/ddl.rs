@@ -76,7 +76,7 @@ pub fn create_table(placement: Placement<'_>, plan: &TablePlan) -> String {
         table = qualified(database, &plan.destination),
         cluster = on_cluster(cluster),
         engine = engine_clause(plan, !cluster.is_empty()),
-        order_by = tuple(plan, &plan.order_by),
+        order_by = order_by(plan),
         settings = table_settings(plan),
     )
 }
@@ -114,12 +114,8 @@ fn table_settings(plan: &TablePlan) -> String {
     settings.join(", ")
 }
 
-fn tuple(plan: &TablePlan, columns: &[usize]) -> String {
-    let names: Vec<_> = columns
-        .iter()
-        .filter_map(|&index| plan.columns.get(index))
-        .map(|column| quote_ident(&column.destination))
-        .collect();
+fn order_by(plan: &TablePlan) -> String {
+    let names: Vec<_> = plan.sorting_key().map(quote_ident).collect();
     if names.is_empty() { "tuple()".to_owned() } else { format!("({})", names.join(", ")) }
 }
 
@@ -149,16 +145,17 @@ pub fn insert(database: &str, plan: &TablePlan) -> String {
     format!("INSERT INTO {table} ({}) FORMAT Native", columns.join(", "))
 }
 
-/// Deletes the rows of versions below `below`.
+/// Deletes the rows of versions below `below`, of no other source table.
 ///
 /// The number is a string to the server: it reads a literal beyond 64 bits as a float.
 pub fn purge(placement: Placement<'_>, plan: &TablePlan, below: u128) -> String {
     let Placement { database, cluster } = placement;
     format!(
-        "DELETE FROM {}{} WHERE {} < toUInt128('{below}')",
+        "DELETE FROM {}{} WHERE {} < toUInt128('{below}'){}",
         qualified(database, &plan.destination),
         on_cluster(cluster),
         quote_ident(&plan.own.version),
+        of_source(plan).map(|is_ours| format!(" AND {is_ours}")).unwrap_or_default(),
     )
 }
 
@@ -167,12 +164,24 @@ pub fn kill_queries(cluster: &str, prefix: &str) -> String {
     format!("KILL QUERY{} WHERE startsWith(query_id, {}) ASYNC", on_cluster(cluster), quote_text(prefix))
 }
 
+/// Whether the destination table holds a row of the plan's source table.
+pub fn holds_rows(database: &str, plan: &TablePlan) -> String {
+    let is_ours = of_source(plan).map(|is_ours| format!(" WHERE {is_ours}")).unwrap_or_default();
+    format!("SELECT count() FROM (SELECT 1 FROM {}{is_ours} LIMIT 1)", qualified(database, &plan.destination))
+}
+
+/// The condition for a row to be of the plan's source table, where others may be.
+fn of_source(plan: &TablePlan) -> Option<String> {
+    let source = plan.own.source.as_ref()?;
+    Some(format!("{} = {}", quote_ident(&source.name), quote_text(&source.value)))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::table::fixtures;
+    use crate::table::{Audit, SourceColumn, fixtures};
 
     const HERE: Placement<'_> = Placement { database: "shop", cluster: "" };
 
@@ -217,6 +226,29 @@ mod tests {
         assert_eq!(
             kill_queries("main", "shop/0.7/"),
             "KILL QUERY ON CLUSTER `main` WHERE startsWith(query_id, 'shop/0.7/') ASYNC"
+        );
+    }
+
+    #[test]
+    fn a_shared_table_is_sorted_by_source_and_purged_of_one() {
+        let mut plan = Arc::unwrap_or_clone(fixtures::plan("t", &[("a", "Int32", false)], &[0]));
+        plan.own.source = Some(SourceColumn { name: "_source".into(), value: "m/it's.t".into() });
+        plan.own.audit = Some(Audit { database: "shop".into() });
+        let statement = create_table(HERE, &plan);
+        for part in [
+            "`a` Int32,\n    `_source` LowCardinality(String),\n    `_version` UInt128",
+            "`_synced_at` DateTime64(6),\n    `cdc_operation` LowCardinality(String),\n    `cdc_timestamp` DateTime64(6)",
+            "ORDER BY (`_source`, `a`)",
+        ] {
+            assert!(statement.contains(part), "{statement}");
+        }
+        assert_eq!(
+            purge(HERE, &plan, 7),
+            "DELETE FROM `shop`.`t` WHERE `_version` < toUInt128('7') AND `_source` = 'm/it\\'s.t'"
+        );
+        assert_eq!(
+            holds_rows("shop", &plan),
+            "SELECT count() FROM (SELECT 1 FROM `shop`.`t` WHERE `_source` = 'm/it\\'s.t' LIMIT 1)"
         );
     }
 

@@ -1,6 +1,6 @@
 //! The life of a destination table. I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_terms::{Code, Error, Result};
 
@@ -52,7 +52,7 @@ impl Clickhouse {
     }
 
     /// Compares what is there with the plan: engine, columns and their types, sorting key. Further
-    /// columns are the user's, if they have defaults.
+    /// columns are the user's, if they have defaults, or those of another source table.
     ///
     /// # Errors
     /// By the server's code.
@@ -83,6 +83,15 @@ impl Clickhouse {
         })
     }
 
+    /// Whether a destination table, which is there, holds rows of the plan's source table.
+    ///
+    /// # Errors
+    /// By the server's code.
+    pub async fn holds_rows(&self, plan: &TablePlan) -> Result<bool> {
+        let rows: u64 = self.query_one(&ddl::holds_rows(self.database(), plan)).await?;
+        Ok(rows > 0)
+    }
+
     /// Removes a destination table if it exists.
     ///
     /// # Errors
@@ -91,7 +100,7 @@ impl Clickhouse {
         self.execute(&ddl::drop_table(self.placement(cluster), table)).await
     }
 
-    /// Deletes the rows of versions below `below`, and waits until they are gone: the effect of a
+    /// Deletes the plan's rows of versions below `below`, and waits until they are gone: the effect of a
     /// TRUNCATE, and the sweep at the end of a copy. A table that does not exist has no such rows.
     ///
     /// # Errors
@@ -127,11 +136,11 @@ fn difference(plan: &TablePlan, found: &str, rows: Vec<(String, String, u8, Stri
     }
     let mut there: BTreeMap<_, _> =
         rows.into_iter().map(|(name, kind, sorted, default)| (name, (kind, sorted == 1, default))).collect();
-    let columns = plan.columns.iter().enumerate().map(|(index, column)| {
-        (column.destination.as_str(), column.clickhouse_type.as_str(), plan.order_by.contains(&index))
-    });
-    let own = plan.own_columns().map(|(name, kind)| (name, kind, false));
-    for (name, kind, sorted) in columns.chain(own) {
+    let sorting: BTreeSet<&str> = plan.sorting_key().collect();
+    let columns =
+        plan.columns.iter().map(|column| (column.destination.as_str(), column.clickhouse_type.as_str()));
+    for (name, kind) in columns.chain(plan.own_columns()) {
+        let sorted = sorting.contains(name);
         let Some((found, found_sorted, _)) = there.remove(name) else {
             return Some(format!("has no column {name:?}"));
         };
@@ -143,8 +152,10 @@ fn difference(plan: &TablePlan, found: &str, rows: Vec<(String, String, u8, Stri
             return Some(format!("{is} column {name:?} in its ORDER BY"));
         }
     }
+    // In a shared table they are columns that another source table has.
+    let may_lack = plan.own.source.is_some();
     let (name, (_, sorted, default)) =
-        there.into_iter().find(|(_, (_, sorted, default))| *sorted || default.is_empty())?;
+        there.into_iter().find(|(_, (_, sorted, default))| *sorted || default.is_empty() && !may_lack)?;
     let why = if sorted && !default.is_empty() { "in its ORDER BY" } else { "without a default" };
     Some(format!("has a further column {name:?} {why}"))
 }

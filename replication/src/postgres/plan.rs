@@ -189,8 +189,7 @@ fn settle_type(shape: &TableShape, column: &mut ColumnPlan, options: &Options, k
 
 fn distinct(shape: &TableShape, columns: &[ColumnPlan], own: &OwnColumns) -> Result<()> {
     let mut taken = BTreeSet::new();
-    let ours = [&own.version, &own.is_deleted, &own.synced_at];
-    let names = ours.into_iter().chain(columns.iter().map(|column| &column.destination));
+    let names = own.names().chain(columns.iter().map(|column| column.destination.as_str()));
     for name in names {
         if !taken.insert(name) {
             let why = format!("the destination of {} would have two columns {name}", shape.name);

@@ -5,7 +5,7 @@ use millrace_terms::{Code, Error, Result};
 use super::lane::{Batch, PendingRow};
 use super::relations::Layout;
 use super::toast::{Memory, Row};
-use crate::block::{Block, key_equals};
+use crate::block::{Block, Operation, Stamp, key_equals};
 use crate::pgoutput::{Datum, Delete, Old, Tuple, Update};
 use crate::table::TablePlan;
 use crate::types::Field;
@@ -16,6 +16,8 @@ pub(super) struct Change<'a> {
     pub plan: &'a TablePlan,
     pub version: u128,
     pub xid: u32,
+    /// When it was committed, in microseconds since 1970.
+    pub at: i64,
     pub memory: &'a mut Memory,
 }
 
@@ -28,11 +30,12 @@ impl Change<'_> {
         batch.counts.inserts += 1;
         if !self.layout.untold.is_empty() {
             let row = Row::of(self.layout, new);
-            batch.push_pending(PendingRow { row, version: self.version, xid: self.xid });
+            let stamp = self.stamp(Operation::Insert);
+            batch.push_pending(PendingRow { row, stamp, xid: self.xid });
             return Ok(());
         }
         self.memory.remember(self.layout.table, self.layout, new, None);
-        self.row(&mut batch.block, new)
+        self.row(&mut batch.block, new, Operation::Insert)
     }
 
     /// A row is another. If its key is another too, the old key's tombstone bears the same version: it
@@ -46,7 +49,7 @@ impl Change<'_> {
         if update.new.has_unchanged() || !self.layout.untold.is_empty() {
             self.completed(batch, update)?;
         } else {
-            self.row(&mut batch.block, &update.new)?;
+            self.row(&mut batch.block, &update.new, Operation::Update)?;
             self.memory.remember(table, self.layout, &update.new, None);
         }
         let Some(old) = &update.old else { return Ok(()) };
@@ -82,10 +85,11 @@ impl Change<'_> {
             }
         }
         if row.is_whole() {
-            push_row(&mut batch.block, &row, self.version)?;
+            push_row(&mut batch.block, &row, self.stamp(Operation::Update))?;
             self.memory.remember(table, self.layout, &update.new, Some(&row));
         } else {
-            batch.push_pending(PendingRow { row, version: self.version, xid: self.xid });
+            let stamp = self.stamp(Operation::Update);
+            batch.push_pending(PendingRow { row, stamp, xid: self.xid });
         }
         Ok(())
     }
@@ -101,7 +105,7 @@ impl Change<'_> {
     }
 
     /// A whole row, straight from the message.
-    fn row(&self, block: &mut Block, tuple: &Tuple) -> Result<()> {
+    fn row(&self, block: &mut Block, tuple: &Tuple, operation: Operation) -> Result<()> {
         if tuple.columns() != self.layout.columns.len() {
             return Err(self.misfit());
         }
@@ -121,7 +125,7 @@ impl Change<'_> {
         for (column, value) in &self.layout.filled {
             block.push_field(*column, value.field().unwrap_or(Field::Null))?;
         }
-        block.finish_row(self.version, false)
+        block.finish_row(self.stamp(operation))
     }
 
     /// Hides the old row: its sorting key, the defaults of the other columns, and the mark.
@@ -145,7 +149,11 @@ impl Change<'_> {
         }
         self.layout.untold.iter().for_each(|column| block.push_default(*column));
         self.layout.filled.iter().for_each(|(column, _)| block.push_default(*column));
-        block.finish_row(self.version, true)
+        block.finish_row(self.stamp(Operation::Delete))
+    }
+
+    fn stamp(&self, operation: Operation) -> Stamp {
+        Stamp { version: self.version, operation, at: self.at }
     }
 
     #[cold]
@@ -167,10 +175,10 @@ fn fields(row: &Row) -> Vec<Field<'_>> {
 ///
 /// # Errors
 /// Those of the block, and `INTERNAL` if a value is missing.
-pub(super) fn push_row(block: &mut Block, row: &Row, version: u128) -> Result<()> {
+pub(super) fn push_row(block: &mut Block, row: &Row, stamp: Stamp) -> Result<()> {
     for (column, value) in row.0.iter().enumerate() {
         let field = value.field().ok_or_else(|| Error::new(Code::Internal, "a value of a row is missing"))?;
         block.push_field(column, field)?;
     }
-    block.finish_row(version, false)
+    block.finish_row(stamp)
 }

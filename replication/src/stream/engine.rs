@@ -273,8 +273,14 @@ impl Engine {
         let Some(batch) = &mut lane.open else { return Ok(()) };
         batch.to = begin.commit;
         let plan = lane.plan.clone();
-        let mut change =
-            Change { layout: &layout, plan: &plan, version, xid: begin.xid, memory: &mut self.memory };
+        let mut change = Change {
+            layout: &layout,
+            plan: &plan,
+            version,
+            xid: begin.xid,
+            at: unix_micros(begin.time),
+            memory: &mut self.memory,
+        };
         let applied = match &message {
             Message::Insert(insert) => change.insert(batch, &insert.new),
             Message::Update(update) => change.update(batch, update),

@@ -187,7 +187,7 @@ impl Flusher {
             .repeat(table, || reselect::complete(&self.side, plan, pending.clone(), &self.cancel))
             .await?;
         for pending in whole {
-            push_row(&mut batch.block, &pending.row, pending.version)?;
+            push_row(&mut batch.block, &pending.row, pending.stamp)?;
         }
         batch.account();
         let row_bytes = (batch.block.bytes() - before).div_ceil(asked).max(1);

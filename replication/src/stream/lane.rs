@@ -13,7 +13,7 @@ use super::memory::Share;
 use super::position::BatchId;
 use super::schema::Rules;
 use super::toast::Row;
-use crate::block::Block;
+use crate::block::{Block, Stamp};
 use crate::clickhouse::Alter;
 use crate::table::TablePlan;
 
@@ -21,7 +21,7 @@ use crate::table::TablePlan;
 #[derive(Debug, Clone)]
 pub(super) struct PendingRow {
     pub row: Row,
-    pub version: u128,
+    pub stamp: Stamp,
     /// The transaction that must be visible to the snapshot in which the values are read.
     pub xid: u32,
 }

@@ -307,9 +307,11 @@ impl<'a> FromSql<'a> for Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::{Operation, Stamp};
 
     fn rows(values: Vec<Value>) -> Vec<PendingRow> {
-        values.into_iter().map(|value| PendingRow { row: Row(vec![value]), version: 1, xid: 1 }).collect()
+        let stamp = Stamp { version: 1, operation: Operation::Update, at: 0 };
+        values.into_iter().map(|value| PendingRow { row: Row(vec![value]), stamp, xid: 1 }).collect()
     }
 
     fn encoded(rows: &[PendingRow]) -> (bool, Vec<u8>) {

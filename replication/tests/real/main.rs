@@ -14,6 +14,7 @@ mod leaves;
 mod mirror;
 mod schema;
 mod servers;
+mod shared;
 mod source;
 mod standby;
 mod stream;

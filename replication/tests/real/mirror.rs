@@ -174,6 +174,8 @@ pub fn options(name: &str) -> Options {
             version: "_version".into(),
             is_deleted: "_is_deleted".into(),
             synced_at: "_synced_at".into(),
+            source: None,
+            audit: None,
         },
     }
 }

@@ -124,8 +124,14 @@ impl<'a> Following<'a> {
         Ok(())
     }
 
+    /// Whether rows of other tables may be in the destination table: what changes it for them is not done.
+    fn is_shared(&self) -> bool {
+        self.plan.own.source.is_some()
+    }
+
     fn dropped(&mut self, column: &ColumnPlan) {
-        let kept = self.subject.rules.on_column_dropped == OnColumnDropped::Keep;
+        // Other tables may have the column still.
+        let kept = self.is_shared() || self.subject.rules.on_column_dropped == OnColumnDropped::Keep;
         let name = column.destination.clone();
         self.alters.push(match kept {
             true => Alter::Keep { name: name.clone(), kind: column.clickhouse_type.clone() },
@@ -180,7 +186,8 @@ impl<'a> Following<'a> {
         }
         let from = std::mem::replace(&mut column.name, to.to_owned());
         column.past.names.retain(|name| name != to);
-        if column.destination == from {
+        // The column of a shared table keeps its name: other tables have it under that one.
+        if column.destination == from && !self.is_shared() {
             column.destination = to.to_owned();
             self.alters.push(Alter::Rename { from: from.clone(), to: to.to_owned() });
         }
@@ -216,6 +223,9 @@ impl<'a> Following<'a> {
                     what(&format!(" from {} to {}", column.clickhouse_type, planned.clickhouse_type)),
                 ));
             }
+            if self.is_shared() {
+                return Err(Misfit::new(plan, what(", in a destination that several tables share")));
+            }
             let kind =
                 planned.conversion.spelled(&planned.conversion.innermost().wire_type(), column.nullable);
             let from = std::mem::replace(&mut column.clickhouse_type, kind.clone());
@@ -236,6 +246,13 @@ impl<'a> Following<'a> {
         if sorts {
             let what = format_args!("had NOT NULL dropped from column {}, which sorts its rows", column.name);
             return Err(Misfit::to_rebuild(self.subject.plan, what));
+        }
+        if self.is_shared() {
+            let what = format_args!(
+                "had NOT NULL dropped from column {}, in a destination that several tables share",
+                column.name
+            );
+            return Err(Misfit::new(self.subject.plan, what));
         }
         column.clickhouse_type = column.conversion.spelled(&column.clickhouse_type, true);
         let name = column.destination.clone();
@@ -294,8 +311,7 @@ impl<'a> Following<'a> {
     /// name.
     fn distinct(&mut self) -> Result<(), Misfit> {
         let (plan, own) = (self.subject.plan, &self.plan.own);
-        let mut taken: BTreeSet<&str> =
-            [&own.version, &own.is_deleted, &own.synced_at].into_iter().map(String::as_str).collect();
+        let mut taken: BTreeSet<&str> = own.names().collect();
         for column in &self.plan.columns {
             if !taken.insert(&column.destination) {
                 let what = format_args!("would have two columns {} in ClickHouse", column.destination);

@@ -27,6 +27,8 @@ fn own() -> OwnColumns {
         version: "_version".into(),
         is_deleted: "_is_deleted".into(),
         synced_at: "_synced_at".into(),
+        source: None,
+        audit: None,
     }
 }
 

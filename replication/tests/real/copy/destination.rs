@@ -1,7 +1,7 @@
 //! The destination by itself: tables, deletes by version, checks, errors.
 
 use bytes::Bytes;
-use millrace_replication::Block;
+use millrace_replication::block::{Block, Operation, Stamp};
 use millrace_replication::check::CheckStatus;
 use millrace_replication::clickhouse::{
     Clickhouse, ClickhouseConfig, InsertCompression, InsertId, TableState, checks,
@@ -21,10 +21,15 @@ async fn rows_below_a_version_are_deleted_and_tombstones_hide_theirs() {
     // Versions beyond 64 bits: a server that read them as floats would delete too many.
     let version = |n: u128| (1 << 100) + n;
     let mut block = Block::new(plan.clone(), sink.time_range());
-    for (id, n, deleted) in [(1i32, 1, false), (2, 2, false), (3, 3, false), (3, 4, true)] {
+    for (id, n, operation) in [
+        (1i32, 1, Operation::Snapshot),
+        (2, 2, Operation::Insert),
+        (3, 3, Operation::Insert),
+        (3, 4, Operation::Delete),
+    ] {
         block.push_field(0, Field::Binary(&id.to_be_bytes())).unwrap();
         block.push_default(1);
-        block.finish_row(version(n), deleted).unwrap();
+        block.finish_row(Stamp { version: version(n), operation, at: 0 }).unwrap();
     }
     let mut body = Vec::new();
     block.encode_native(0, &mut body).unwrap();
@@ -67,7 +72,7 @@ async fn failures_have_the_code_of_their_cause() {
     let plan = prepare(&session, &sink, &TableName::new("public", "t")).await;
     let mut block = Block::new(plan.clone(), sink.time_range());
     block.push_field(0, Field::Text(b"1")).unwrap();
-    block.finish_row(1, false).unwrap();
+    block.finish_row(Stamp { version: 1, operation: Operation::Insert, at: 0 }).unwrap();
     let mut body = Vec::new();
     block.encode_native(0, &mut body).unwrap();
     let body = Bytes::from(body);
@@ -120,7 +125,7 @@ async fn queries_are_found_by_the_prefix_of_their_attempt() {
     let plan = prepare(&session, &sink, &TableName::new("public", "t")).await;
     let mut block = Block::new(plan.clone(), sink.time_range());
     block.push_field(0, Field::Text(b"1")).unwrap();
-    block.finish_row(1, false).unwrap();
+    block.finish_row(Stamp { version: 1, operation: Operation::Insert, at: 0 }).unwrap();
     let mut body = Vec::new();
     block.encode_native(0, &mut body).unwrap();
 

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millrace_replication::Block;
+use millrace_replication::block::{Block, Operation, Stamp};
 use millrace_replication::clickhouse::Clickhouse;
 use millrace_replication::postgres::Session;
 use millrace_replication::table::TablePlan;
@@ -271,7 +271,7 @@ async fn insert_as_text(session: &Session, sink: &Clickhouse, plan: &Arc<TablePl
             let text: Option<&str> = row.get(column);
             block.push_field(column, text.map_or(Field::Null, |text| Field::Text(text.as_bytes()))).unwrap();
         }
-        block.finish_row(version().0, false).unwrap();
+        block.finish_row(Stamp { version: version().0, operation: Operation::Insert, at: 0 }).unwrap();
     }
     let mut body = Vec::new();
     block.encode_native(0, &mut body).unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use millrace_replication::Block;
+use millrace_replication::block::{Block, Operation, Stamp};
 use millrace_replication::clickhouse::{Clickhouse, InsertId};
 use millrace_replication::postgres::Session;
 use millrace_replication::postgres::describe::describe;
@@ -165,6 +165,8 @@ pub fn options(on_unrepresentable: OnUnrepresentable) -> Options {
             version: "_version".to_owned(),
             is_deleted: "_is_deleted".to_owned(),
             synced_at: "_synced_at".to_owned(),
+            source: None,
+            audit: None,
         },
     }
 }
@@ -201,7 +203,7 @@ pub fn block(pair: &Pair, plan: &Arc<TablePlan>, rows: &Rows, is_binary: bool) -
         for (column, field) in forms::fields(plan, row, is_binary).into_iter().enumerate() {
             block.push_field(column, field).unwrap();
         }
-        block.finish_row(1, false).unwrap();
+        block.finish_row(Stamp { version: 1, operation: Operation::Insert, at: 0 }).unwrap();
     }
     block
 }
