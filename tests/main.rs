@@ -23,6 +23,7 @@ mod partitions;
 mod refusals;
 mod resync;
 mod schema;
+mod shared;
 mod snapshot;
 mod stream;
 mod tables;
@@ -46,6 +47,7 @@ fn main() {
         modes::tests(),
         resync::tests(),
         schema::tests(),
+        shared::tests(),
         snapshot::tests(),
         stream::tests(),
         tables::tests(),

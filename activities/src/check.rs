@@ -6,11 +6,11 @@
     reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
 )]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_catalog::drafts::{Check, CheckReport, CheckStatus, CheckedColumn, CheckedTable, Draft};
 use millrace_catalog::spec::{self as asked, MirrorSpec, PeerConfig, PeerSpec, TableSpec};
-use millrace_replication::check as found;
 use millrace_replication::clickhouse::{
     Clickhouse, ClickhouseConfig, TableState, checks as clickhouse_checks,
 };
@@ -18,8 +18,9 @@ use millrace_replication::postgres::check::{self, Wanted};
 use millrace_replication::postgres::describe::{self, TableShape};
 use millrace_replication::postgres::plan::{self, ColumnOptions, Options};
 use millrace_replication::postgres::{Session, SourceConfig, publication};
-use millrace_replication::table::{OwnColumns, TablePlan};
+use millrace_replication::table::{Audit, OwnColumns, SourceColumn, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
+use millrace_replication::{check as found, share};
 use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::contract;
 use millrace_workflows::payload::CheckInput;
@@ -96,11 +97,12 @@ async fn look_at_mirror(
         tokio::join!(check::source(&source, application), clickhouse_checks(&destination));
     let mut tables = Vec::new();
     let mut plans = Vec::new();
+    let database = &source.database;
     if let Some(session) = session {
         let (found, shapes) = look_at_shapes(mirror, &session).await?;
         checks.extend(found);
         for (spec, shape) in with_specs(mirror, &shapes) {
-            match plan::plan(shape, &options(mirror, spec)) {
+            match plan::plan(shape, &options(mirror, spec, database)) {
                 Ok(plan) => {
                     let value = serde_json::to_value(&plan).map_err(|error| {
                         Error::new(Code::Internal, format!("the plan of {}: {error}", shape.name))
@@ -114,6 +116,7 @@ async fn look_at_mirror(
             }
         }
     }
+    checks.extend(look_at_shared(&plans));
     let reachable = destination_checks.iter().all(|check| check.status != found::CheckStatus::Fail);
     checks.extend(destination_checks);
     if reachable {
@@ -152,8 +155,23 @@ fn with_specs<'a>(
     })
 }
 
-/// What the mirror asks for of one of its tables.
-pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
+/// Looks whether tables of one destination are alike.
+fn look_at_shared(plans: &[TablePlan]) -> Vec<found::Check> {
+    let mut first: BTreeMap<&str, &TablePlan> = BTreeMap::new();
+    let mut checks = Vec::new();
+    for plan in plans {
+        let one = *first.entry(&plan.destination).or_insert(plan);
+        if one.source != plan.source {
+            let fits = share::refuse_unlike(one, plan);
+            let message = format!("{} goes to {} with {}", plan.source, plan.destination, one.source);
+            checks.push(found::Check::of("shared destination", &fits, message).on(plan.source.to_string()));
+        }
+    }
+    checks
+}
+
+/// What the mirror asks for of one of its tables, which is in `database`.
+pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec, database: &str) -> Options {
     let own = &mirror.settings.columns;
     let column = |column: &millrace_catalog::spec::ColumnSpec| ColumnOptions {
         name: column.name.clone(),
@@ -175,8 +193,11 @@ pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec) -> Options {
             version: own.version.clone(),
             is_deleted: own.is_deleted.clone(),
             synced_at: own.synced_at.clone(),
-            source: None,
-            audit: None,
+            source: spec.source_column.then(|| SourceColumn {
+                name: own.source.clone(),
+                value: format!("{}/{}", mirror.name, spec.source),
+            }),
+            audit: mirror.settings.audit_columns.then(|| Audit { database: database.to_owned() }),
         },
     }
 }
@@ -214,10 +235,7 @@ pub(crate) async fn refuse_occupied(clickhouse: &Clickhouse, plan: &TablePlan) -
     if refuse_misfit(clickhouse, plan).await? == TableState::Missing {
         return Ok(TableState::Missing);
     }
-    let table = clickhouse.qualified(&plan.destination);
-    let rows: u64 =
-        clickhouse.query_one(&format!("select count() from (select 1 from {table} limit 1)")).await?;
-    if rows == 0 {
+    if !clickhouse.holds_rows(plan).await? {
         return Ok(TableState::Ready);
     }
     let text = format!("table {} of database {} holds rows already", plan.destination, clickhouse.database());

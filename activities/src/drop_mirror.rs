@@ -184,7 +184,14 @@ async fn destination(environment: &Environment, name: &str) -> Result<Vec<Leftov
     let mut leftovers = Vec::new();
     for table in &mirror.tables {
         if is_ours(&mirror, table) {
-            let dropped = clickhouse.drop_table(&table.destination, &destination.cluster).await;
+            let sharers = environment.catalog.list_sharers(table.id).await?;
+            let dropped = if sharers.iter().all(|other| other.mirror == name) {
+                clickhouse.drop_table(&table.destination, &destination.cluster).await
+            } else {
+                // Another mirror writes there: only this one's rows go.
+                let plan = environment.plan(table.id).await?;
+                clickhouse.purge(&plan, u128::MAX, &destination.cluster).await
+            };
             let object = format!("table {} of database {}", table.destination, clickhouse.database());
             keep(&mut leftovers, object, dropped)?;
         }

@@ -19,13 +19,14 @@ use millrace_replication::clickhouse::TableState as Found;
 use millrace_replication::postgres::{epoch, publication};
 use millrace_terms::Result;
 use millrace_workflows::contract;
-use millrace_workflows::payload::MirrorRef;
+use millrace_workflows::payload::{MirrorRef, TableCopy};
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
-use crate::alive;
 use crate::environment::{Destination, Environment};
 use crate::resync::Work;
+use crate::stream::LEASE;
+use crate::{alive, finish_copy};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -120,11 +121,32 @@ async fn unpublish(work: &Work<'_>, table: &Table) -> Result<()> {
     }
 }
 
-/// Drops the destination table if that is asked for, unless a member writes into it.
+/// Drops the destination table if that is asked for, unless the table has joined again. Where others
+/// write into it, only the table's own rows are deleted.
 async fn erase(work: &Work<'_>, table: &Table) -> Result<()> {
-    let is_written = work.mirror.tables.iter().any(|member| member.destination == table.destination);
-    if table.edit != Some(TableEdit::Erase) || is_written {
+    let joins_again =
+        |member: &Table| member.source == table.source && member.destination == table.destination;
+    if table.edit != Some(TableEdit::Erase) || work.mirror.tables.iter().any(joins_again) {
         return Ok(());
     }
-    work.destination.clickhouse.drop_table(&table.destination, &work.destination.cluster).await
+    let Destination { clickhouse, cluster, .. } = work.destination;
+    let catalog = &work.environment.catalog;
+    if catalog.list_sharers(table.id).await?.is_empty() {
+        return clickhouse.drop_table(&table.destination, cluster).await;
+    }
+    let plan = work.environment.plan(table.id).await?;
+    if plan.own.source.is_none() {
+        return Ok(());
+    }
+    // An attempt that was replaced sends for a lease's time at most: nothing brings the rows back.
+    tokio::time::sleep(LEASE).await;
+    let copy = TableCopy {
+        mirror: work.mirror.name().to_owned(),
+        table_id: table.id,
+        table: table.source.to_string(),
+        copy_no: table.copy_no,
+    };
+    let stream = catalog.get_stream(work.mirror.name(), table.stream).await?;
+    finish_copy::end_older_queries(work.destination, &copy, &stream).await?;
+    clickhouse.purge(&plan, u128::MAX, cluster).await
 }

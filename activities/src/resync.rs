@@ -92,7 +92,12 @@ impl Work<'_> {
         let mut planned = Vec::new();
         // One that is to join is copied anyway.
         for table in tables.filter(|table| table.edit.is_none()) {
-            planned.push(self.planned_anew(table).await?);
+            let table = self.planned_anew(table).await?;
+            if table.plan.own.source.is_some() {
+                let found = self.destination.clickhouse.table_state(&table.plan).await?;
+                self.refuse_rebuild(&table, &found).await?;
+            }
+            planned.push(table);
         }
         // After the last was looked at: changes of its former shape are of commits below.
         let log_end = epoch::log_end(self.session).await?;
@@ -145,7 +150,11 @@ impl Work<'_> {
             Error::new(Code::Internal, format!("the mirror's specification does not hold {source}"))
         })?;
         let before = environment.plan(table.id).await?;
-        let options = check::options(&mirror.spec, spec);
+        let mut options = check::options(&mirror.spec, spec, &environment.source(mirror).await?.database);
+        if before.own.source.is_some() {
+            // Rows bear it: it stays when the table is renamed.
+            options.own.source.clone_from(&before.own.source);
+        }
         let is_same_table = before.oid == shape.oid;
         let options = if is_same_table { options.followed(&shape, &before) } else { options };
         let mut plan = plan::plan(&shape, &options)?;
@@ -169,6 +178,10 @@ impl Work<'_> {
             fault::here(Point::ResyncMarked);
             return self.tell(table, &text).await;
         }
+        self.refuse_rebuild(planned, &found).await?;
+        if found == Found::Missing {
+            self.copy_sharers(table).await?;
+        }
         if let Found::Differs(why) = &found {
             destination.clickhouse.drop_table(&plan.destination, &destination.cluster).await?;
             fault::here(Point::DestinationDropped);
@@ -182,6 +195,38 @@ impl Work<'_> {
         catalog.replan_table(table.id, &self.stored(planned, log_end).await?).await?;
         fault::here(Point::Replanned);
         self.tell(table, &text).await
+    }
+
+    /// Refuses to make a destination table anew that others write into.
+    async fn refuse_rebuild(&self, planned: &Planned<'_>, found: &Found) -> Result<()> {
+        let Found::Differs(why) = found else { return Ok(()) };
+        let sharers = self.environment.catalog.list_sharers(planned.table.id).await?;
+        let Some(other) = sharers.first() else { return Ok(()) };
+        let (table, destination) = (&planned.table.source, &planned.plan.destination);
+        let message = format!(
+            "{table} does not fit its destination any more, which {} of mirror {} shares: {}",
+            other.source,
+            other.mirror,
+            why.message()
+        );
+        Err(Error::new(Code::DestinationTableChanged, message)
+            .with("table", table.to_string())
+            .with("destination", destination)
+            .with_remedy(format!(
+                "Make {destination} fit by ALTER TABLE and resync {table}; or remove every table that goes there, the last with its destination table, and add them again."
+            )))
+    }
+
+    /// The other tables of a destination that is gone have lost their rows with it.
+    async fn copy_sharers(&self, table: &Table) -> Result<()> {
+        let catalog = &self.environment.catalog;
+        for other in catalog.list_sharers(table.id).await? {
+            let what = format!("the destination {} was gone and is made anew", table.destination);
+            let reason = Error::new(Code::DestinationTableChanged, what)
+                .with_remedy("Nothing: the table is copied again by itself.");
+            catalog.ask_resync(other.id, None, &reason).await?;
+        }
+        Ok(())
     }
 
     /// The plan as the catalog takes it. `log_end` is the end of the source's log, taken after the shape

@@ -315,7 +315,8 @@ fn rules(mirror: &Mirror, table: &Table) -> Rules {
     let asked = mirror.spec.tables.iter().find(|spec| spec.source == source).cloned();
     let settings = &mirror.spec.settings;
     Rules {
-        options: check::options(&mirror.spec, &asked.unwrap_or_else(|| TableSpec::new(source))),
+        // Our own columns stay as the plan has them, so the database is not looked at.
+        options: check::options(&mirror.spec, &asked.unwrap_or_else(|| TableSpec::new(source)), ""),
         on_rewrite: match settings.on_rewrite {
             spec::OnRewrite::Resync => OnRewrite::Resync,
             spec::OnRewrite::Error => OnRewrite::Error,

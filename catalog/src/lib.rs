@@ -16,6 +16,7 @@
 //! - [`copies`], [`partitions`]: copies of tables, and the queue that copiers share.
 //! - [`append`]: tables whose rows arrive exactly once.
 //! - [`edits`]: changes of a mirror while it runs.
+//! - [`sharing`]: destination tables of several source tables.
 //! - [`leaves`]: the relations that hold the rows of a table.
 //! - [`drafts`]: specs that are checked before they are stored, and the answers.
 //! - [`batches`], [`events`]: figures and history, for people. [`retention`] deletes the old ones.
@@ -47,6 +48,7 @@ pub mod peers;
 pub mod purges;
 pub mod retention;
 pub mod sealing;
+pub mod sharing;
 pub mod spec;
 mod sql;
 pub mod state;

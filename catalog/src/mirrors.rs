@@ -301,18 +301,24 @@ fn existing(mirror: Mirror, spec: &MirrorSpec, options: &CreateOptions) -> Resul
     Err(tell(error.with("mirror", &spec.name), &differences))
 }
 
-/// Two mirrors must not write into one table: keys of the one would replace those of the other.
+/// Two mirrors must not write into one table, where keys of the one would replace those of the other:
+/// unless a column tells their rows apart, and the table is not about to be dropped.
 pub(crate) async fn refuse_taken_destinations(
     client: &impl GenericClient,
     spec: &MirrorSpec,
     destinations: &[&str],
 ) -> Result<()> {
+    let shared = spec.tables.iter().filter(|table| table.source_column);
+    let shared: Vec<&str> = shared.map(|table| table.destination.as_str()).collect();
     let taken = sql::row(
         client,
         "select t.destination, t.mirror from mirror_tables t join mirrors m on m.name = t.mirror
          where m.destination = $1 and m.name <> $2 and t.state <> 'DROPPED' and t.destination = any ($3)
+            and not (t.destination = any ($4) and m.desired_state <> 'DROPPING'
+                and exists (select from jsonb_array_elements(m.spec->'tables') s
+                    where s->>'destination' = t.destination and s->'source_column' = 'true'))
          order by t.destination limit 1",
-        &[&spec.destination, &spec.name, &destinations],
+        &[&spec.destination, &spec.name, &destinations, &shared],
     )
     .await?;
     let Some(row) = taken else { return Ok(()) };
@@ -322,7 +328,9 @@ pub(crate) async fn refuse_taken_destinations(
     Err(Error::new(Code::DestinationTableExists, message)
         .with("mirror", other)
         .with("table", asked.map_or(&table, |asked| &asked.source))
-        .with_remedy("Give the table another `destination`."))
+        .with_remedy(
+            "Give the table another `destination`, or make both mirrors with `source_column` for it.",
+        ))
 }
 
 async fn insert_streams(transaction: &Transaction<'_>, mirror: &str, streams: &[NewStream]) -> Result<()> {

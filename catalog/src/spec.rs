@@ -225,6 +225,9 @@ pub struct TableSpec {
     /// Declares that rows are only ever inserted; needed for a table without a key.
     #[serde(default)]
     pub append_only: bool,
+    /// Whether the destination table tells by a column which source table a row is of: several can share it.
+    #[serde(default)]
+    pub source_column: bool,
 }
 
 impl TableSpec {
@@ -239,6 +242,7 @@ impl TableSpec {
             partition_by: String::new(),
             engine: Engine::default(),
             append_only: false,
+            source_column: false,
         }
     }
 
@@ -426,11 +430,18 @@ pub struct OwnColumns {
     pub is_deleted: String,
     /// When a row was written, `DateTime64(6)`.
     pub synced_at: String,
+    /// Which table a row is of, `LowCardinality(String)`, in tables with a `source_column`.
+    pub source: String,
 }
 
 impl Default for OwnColumns {
     fn default() -> Self {
-        Self { version: "_version".into(), is_deleted: "_is_deleted".into(), synced_at: "_synced_at".into() }
+        Self {
+            version: "_version".into(),
+            is_deleted: "_is_deleted".into(),
+            synced_at: "_synced_at".into(),
+            source: "_source".into(),
+        }
     }
 }
 

@@ -169,7 +169,7 @@ mirrors:
     on_partition_removed: resync
     on_column_dropped: keep
     on_rewrite: resync
-    columns: {version: _version, is_deleted: _is_deleted, synced_at: _synced_at}
+    columns: {version: _version, is_deleted: _is_deleted, synced_at: _synced_at, source: _source}
     audit_columns: false
 "#;
 

@@ -29,7 +29,6 @@ const MIRROR: &[Refusal<MirrorSpec>] = &[
         "settings.on_slot_lost",
         "Use error: the mirror stops with the reason.",
     ),
-    (|m| m.settings.audit_columns, "settings.audit_columns", "Leave it false."),
 ];
 
 /// Refuses what is not built for a peer.
@@ -75,12 +74,11 @@ mod tests {
     fn defaults_are_built_and_the_rest_is_refused_by_name() {
         assert_eq!(check_mirror(&mirror()), Ok(()));
         type Edit = (fn(&mut MirrorSpec), &'static str);
-        let edits: [Edit; 5] = [
+        let edits: [Edit; 4] = [
             (|m| m.settings.on_slot_lost = OnSlotLost::Resync, "settings.on_slot_lost"),
             (|m| m.settings.publication = "p".into(), "settings.publication"),
             (|m| m.settings.slot = "s".into(), "settings.slot"),
             (|m| m.settings.streams = 2, "settings.streams"),
-            (|m| m.settings.audit_columns = true, "settings.audit_columns"),
         ];
         for (edit, setting) in edits {
             let mut asked = mirror();

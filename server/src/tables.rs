@@ -44,13 +44,21 @@ pub(crate) fn resolve_again(
     let named: BTreeSet<TableName> =
         mirror.tables.iter().filter_map(|entry| entry.source.parse().ok()).collect();
     for (name, table) in &mut tables {
-        match stored.get(table.source.as_str()) {
-            Some(stored) if !named.contains(name) => *table = (*stored).clone(),
-            Some(stored) if table.destination.is_empty() => table.destination.clone_from(&stored.destination),
-            _ => {}
+        let Some(stored) = stored.get(table.source.as_str()) else { continue };
+        if !named.contains(name) {
+            *table = (*stored).clone();
+        } else if table.destination.is_empty() {
+            table.destination.clone_from(&stored.destination);
         }
+        // It may have been set for a table that leaves.
+        table.source_column |= stored.source_column && table.destination == stored.destination;
     }
     name_destinations(&mut tables)?;
+    for (_, table) in tables.iter().filter(|(_, table)| table.source_column) {
+        if let Some(stored) = stored.get(table.source.as_str()).filter(|stored| !stored.source_column) {
+            return Err(unshared(stored));
+        }
+    }
     Ok(MirrorSpec { tables: tables.into_iter().map(|(_, table)| table).collect(), ..mirror.clone() })
 }
 
@@ -103,7 +111,7 @@ fn field(index: usize, name: &str) -> String {
 }
 
 /// The default is the table's own name; tables whose default is taken by another are named
-/// `schema_table`.
+/// `schema_table`. Tables of one destination are told apart by a column.
 fn name_destinations(tables: &mut [(TableName, TableSpec)]) -> Answer<()> {
     let mut wanted: BTreeMap<String, usize> = BTreeMap::new();
     for (name, table) in tables.iter() {
@@ -116,12 +124,13 @@ fn name_destinations(tables: &mut [(TableName, TableSpec)]) -> Answer<()> {
             _ => format!("{}_{}", name.schema, name.name),
         };
     }
-    let mut taken: BTreeMap<&str, &TableName> = BTreeMap::new();
+    let mut writers: BTreeMap<String, usize> = BTreeMap::new();
     for (name, table) in tables.iter() {
         check_destination(name, &table.destination)?;
-        if let Some(other) = taken.insert(&table.destination, name) {
-            return Err(shared_destination(other, name, &table.destination));
-        }
+        *writers.entry(table.destination.clone()).or_default() += 1;
+    }
+    for (_, table) in tables {
+        table.source_column |= writers.get(&table.destination).is_some_and(|count| *count > 1);
     }
     Ok(())
 }
@@ -138,17 +147,15 @@ fn check_destination(source: &TableName, destination: &str) -> Answer<()> {
     Ok(())
 }
 
-fn shared_destination(one: &TableName, other: &TableName, destination: &str) -> Fault {
-    Error::new(
-        Code::Unimplemented,
-        format!(
-            "{one} and {other} both go to {destination}: several tables in one destination are not built yet"
-        ),
-    )
-    .with("field", "tables[].destination")
-    .with("table", other.to_string())
-    .with_remedy("Give one of them another `destination`.")
-    .into()
+/// The sorting key of a table that is there cannot change.
+fn unshared(stored: &TableSpec) -> Fault {
+    let TableSpec { source, destination, .. } = stored;
+    let why = format!("{destination} has no column that tells rows of {source} from those of another table");
+    let fault = invalid("mirror.tables[].destination", why);
+    let error = fault.error.with("table", source).with_remedy(format!(
+        "Give the other table another `destination`; or remove {source} with its destination table, and add it again with `source_column`."
+    ));
+    Fault { error, details: fault.details }
 }
 
 #[cfg(test)]
@@ -206,10 +213,29 @@ mod tests {
     }
 
     #[test]
-    fn two_tables_in_one_destination_are_refused_by_name() {
-        let fault = resolved(vec![table("a.t", "x"), table("b.t", "x")], &[]).unwrap_err();
-        assert_eq!(fault.error.code(), Code::Unimplemented);
-        assert!(fault.error.message().contains("a.t and b.t both go to x"), "{}", fault.error);
+    fn tables_of_one_destination_are_told_apart() {
+        let shared = |tables: &[TableSpec]| -> Vec<bool> {
+            let mirror = resolve(&mirror(tables.to_vec()), &[]).unwrap();
+            mirror.tables.iter().map(|table| table.source_column).collect()
+        };
+        let declared = TableSpec { source_column: true, ..table("c.t", "z") };
+        let tables = [table("a.t", "x"), table("b.t", "x"), table("b.u", "y"), declared];
+        assert_eq!(shared(&tables), [true, true, false, true]);
+    }
+
+    #[test]
+    fn a_table_joins_another_destination_only_where_rows_are_told_apart() {
+        let again = |stored: Vec<TableSpec>, asked: Vec<TableSpec>| {
+            let resolved = resolve_again(&mirror(asked), &[], &stored)?;
+            Answer::Ok(resolved.tables.iter().map(|table| table.source_column).collect::<Vec<_>>())
+        };
+        let marked = TableSpec { source_column: true, ..table("a.t", "x") };
+        let both = || vec![table("a.t", "x"), table("b.t", "x")];
+        assert_eq!(again(vec![marked.clone()], both()).unwrap(), [true, true]);
+        assert_eq!(again(vec![marked, table("b.t", "x")], vec![table("a.t", "")]).unwrap(), [true]);
+        let fault = again(vec![table("a.t", "x")], both()).unwrap_err();
+        assert_eq!(fault.error.code(), Code::InvalidArgument);
+        assert!(fault.error.remedy().contains("source_column"), "{}", fault.error);
     }
 
     #[test]

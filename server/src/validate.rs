@@ -145,16 +145,17 @@ fn settings(settings: &Settings, path: &str, violations: &mut Violations) {
     range(flush.max_in_flight, 1..=16, &format!("{path}.flush.max_in_flight"), violations);
 
     let own = &settings.columns;
-    let names = [("version", &own.version), ("is_deleted", &own.is_deleted), ("synced_at", &own.synced_at)];
+    let names = [
+        ("version", &own.version),
+        ("is_deleted", &own.is_deleted),
+        ("synced_at", &own.synced_at),
+        ("source", &own.source),
+    ];
     for (field, name) in names {
         word(name, &format!("{path}.columns.{field}"), violations);
     }
     let distinct: BTreeSet<_> = names.iter().map(|(_, name)| name).collect();
-    violations.require(
-        distinct.len() == names.len(),
-        format!("{path}.columns"),
-        "the three names must differ",
-    );
+    violations.require(distinct.len() == names.len(), format!("{path}.columns"), "the names must differ");
 }
 
 fn word(value: &str, field: &str, violations: &mut Violations) {

@@ -59,6 +59,7 @@ fn table_spec(table: &v1::Table) -> Answer<TableSpec> {
         partition_by: table.partition_by.clone(),
         engine,
         append_only: table.append_only,
+        source_column: table.source_column,
     })
 }
 
@@ -157,6 +158,7 @@ fn own_columns_spec(columns: Option<&v1::OwnColumns>, default: OwnColumns) -> Ow
         version: or(&columns.version, default.version),
         is_deleted: or(&columns.is_deleted, default.is_deleted),
         synced_at: or(&columns.synced_at, default.synced_at),
+        source: or(&columns.source, default.source),
     }
 }
 
@@ -196,6 +198,7 @@ pub(crate) fn table_message(table: &TableSpec) -> v1::Table {
         partition_by: table.partition_by.clone(),
         engine: engine.into(),
         append_only: table.append_only,
+        source_column: table.source_column,
         ..Default::default()
     }
 }
@@ -249,6 +252,7 @@ fn settings_message(settings: &Settings) -> v1::Settings {
             version: own.version.clone(),
             is_deleted: own.is_deleted.clone(),
             synced_at: own.synced_at.clone(),
+            source: own.source.clone(),
         }),
         audit_columns: settings.audit_columns,
     }
@@ -284,6 +288,9 @@ mod tests {
             .columns
             .insert("id".into(), ColumnSpec { name: "order_id".into(), kind: "Int64".into() });
         spec.tables[0].engine = Engine::MergeTree;
+        spec.tables[0].append_only = true;
+        spec.tables[0].source_column = true;
+        spec.settings.columns.source = "_origin".into();
         spec.settings.flush.min_interval_ms = 1_500;
         spec.settings.on_unrepresentable = OnUnrepresentable::String;
         spec.settings.on_slot_lost = OnSlotLost::Resync;
