@@ -15,6 +15,7 @@ mod api;
 mod chaos;
 mod crash;
 mod drop;
+mod failover;
 mod faults;
 mod fencing;
 mod kinds;
@@ -39,6 +40,7 @@ fn main() {
         chaos::tests(),
         crash::tests(),
         drop::tests(),
+        failover::tests(),
         faults::tests(),
         fencing::tests(),
         kinds::tests(),

@@ -56,7 +56,9 @@ async fn begin_and_copy(
     let epoch = epoch::take(session, &job.cancel, |_| ()).await?.0;
     let table = catalog.get_table(table_id).await?;
     let stream = catalog.get_stream(&job.copy.mirror, table.stream).await?;
-    let version = Version::epoch(stream.base, epoch);
+    // Of a copy that is not over: then the base is that of the log on which the epoch was taken.
+    let base = catalog.copy_state(table_id, job.copy.copy_no).await?.base;
+    let version = Version::epoch(base, epoch);
     let destination = &job.destination;
     finish_copy::end_older_queries(destination, job.copy, &stream).await?;
     catalog.raise_swept_floor(table_id, job.copy.copy_no, version.0).await?;

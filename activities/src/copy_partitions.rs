@@ -66,6 +66,7 @@ impl Step {
 pub(crate) struct Job<'a> {
     pub(crate) environment: &'a Environment,
     pub(crate) copy: &'a TableCopy,
+    pub(crate) stream: u32,
     owner: String,
     mirror: Mirror,
     pub(crate) destination: Destination,
@@ -84,12 +85,11 @@ async fn copy_all(
     let mirror = catalog.get_mirror(&copy.mirror).await?;
     let state = catalog.copy_state(copy.table_id, copy.copy_no).await?;
     let epoch = state.epoch.ok_or_else(|| Error::new(Code::Internal, "the copy has no epoch"))?;
-    let table = catalog.get_table(copy.table_id).await?;
-    let base = catalog.get_stream(&copy.mirror, table.stream).await?.base;
+    let stream = catalog.get_table(copy.table_id).await?.stream;
     let destination = environment.destination(&mirror).await?;
     let plan = Arc::new(environment.plan(copy.table_id).await?);
-    let version = Version::epoch(base, epoch);
-    let job = Job { environment, copy, owner, mirror, destination, plan, version, cancel };
+    let version = Version::epoch(state.base, epoch);
+    let job = Job { environment, copy, stream, owner, mirror, destination, plan, version, cancel };
 
     let mut report = CopierReport { partitions: 0, rows: 0 };
     let mut session = None;
@@ -121,7 +121,7 @@ async fn copy_one(
     let catalog = &job.environment.catalog;
     let open = match session.take() {
         Some(open) => open,
-        None => job.environment.dial(&job.mirror).await?,
+        None => job.environment.dial_log(&job.mirror, job.stream).await?,
     };
     let copied = match job.plan.append_only {
         true => append::copy(job, partition, &open).await,

@@ -7,7 +7,7 @@ use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::spec::PeerConfig;
 use millrace_replication::clickhouse::Clickhouse;
-use millrace_replication::postgres::{self, Session, SourceConfig};
+use millrace_replication::postgres::{self, Session, SourceConfig, System};
 use millrace_replication::stream::{MemoryBudget, WORKER_BYTES};
 use millrace_replication::table::TablePlan;
 use millrace_terms::{Code, Error, Result};
@@ -59,6 +59,21 @@ impl Environment {
     pub(crate) async fn dial(&self, mirror: &Mirror) -> Result<Session> {
         let application = self.catalog.installation().await?.application(mirror.name());
         postgres::dial(&self.source(mirror).await?, &application).await
+    }
+
+    /// A session on the server that writes the log of a mirror's stream, and on no other: what a copy
+    /// reads must be what that log's changes belong to.
+    ///
+    /// # Errors
+    /// SOURCE_IN_RECOVERY where the source is another server, until the stream follows it there.
+    pub(crate) async fn dial_log(&self, mirror: &Mirror, stream: u32) -> Result<Session> {
+        let log = mirror.streams.iter().find(|known| known.n == stream).and_then(|known| {
+            let (id, timeline) = (known.system_id.clone()?, known.timeline?);
+            Some(System { id, timeline, position: known.position? })
+        });
+        let log = log.ok_or_else(|| Error::new(Code::Internal, "the stream was not prepared"))?;
+        let application = self.catalog.installation().await?.application(mirror.name());
+        postgres::dial_log(&self.source(mirror).await?, &application, &log).await
     }
 
     /// The destination of a mirror, which answers.

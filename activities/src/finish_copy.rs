@@ -70,7 +70,8 @@ async fn finish(environment: &Environment, copy: &TableCopy) -> Result<CopyResul
     let epoch = state.epoch.ok_or_else(|| Error::new(Code::Internal, "the copy has no epoch"))?;
     // An empty table has been read as of its epoch.
     let stream = position_passed(environment, copy, state.read_end.unwrap_or(epoch)).await?;
-    let epoch = Version::epoch(stream.base, epoch).0;
+    // By the base of the same moment: the stream may have begun anew since, and this copy be over.
+    let epoch = Version::epoch(state.base, epoch).0;
     // Leaves that came later are added to the rest: only a TRUNCATE since takes rows away.
     let swept = if state.partial { 0 } else { epoch };
     let is_swept = !state.partial || catalog.get_table(copy.table_id).await?.floor > epoch;
@@ -94,6 +95,8 @@ async fn finish(environment: &Environment, copy: &TableCopy) -> Result<CopyResul
 async fn position_passed(environment: &Environment, copy: &TableCopy, read_end: Lsn) -> Result<Stream> {
     let table = environment.catalog.get_table(copy.table_id).await?;
     loop {
+        // Of a stream that began anew the position says nothing about this copy, which is over then.
+        environment.catalog.copy_state(copy.table_id, copy.copy_no).await?;
         let stream = environment.catalog.get_stream(&copy.mirror, table.stream).await?;
         if stream.position >= Some(read_end) {
             return Ok(stream);

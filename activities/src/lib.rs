@@ -40,6 +40,7 @@ mod plan_partitions;
 mod prepare_destination;
 mod prepare_source;
 mod record;
+mod recovery;
 mod resync;
 mod stream;
 mod take_epoch;

@@ -48,7 +48,7 @@ async fn plan(environment: &Environment, copy: &TableCopy) -> Result<CopyPlan> {
         Vec::new()
     } else {
         let mirror = catalog.get_mirror(&copy.mirror).await?;
-        let session = environment.dial(&mirror).await?;
+        let session = environment.dial_log(&mirror, catalog.get_table(copy.table_id).await?.stream).await?;
         let table = environment.plan(copy.table_id).await?;
         let mut shape = shape(&session, &table).await?;
         if let Some(error) = shape.foreign_leaf() {

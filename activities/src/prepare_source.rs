@@ -1,5 +1,5 @@
 //! Publication, then slot: in this order, because pgoutput looks the publication up as of the
-//! change that it decodes.
+//! change that it decodes. A source that was prepared before may have become another one: see `recovery`.
 
 #![expect(
     dead_code,
@@ -11,17 +11,18 @@ use std::sync::Arc;
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Desired;
 use millrace_catalog::streams::{SlotFacts, Stream};
-use millrace_replication::postgres::{self, SourceConfig, System, publication, slot};
+use millrace_replication::postgres::{self, SourceConfig, publication, slot};
 use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::contract;
-use millrace_workflows::payload::MirrorRef;
+use millrace_workflows::payload::SourceInput;
 use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use tokio_util::sync::CancellationToken;
 
 use crate::alive;
 use crate::environment::Environment;
+use crate::recovery::{Source, recover};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -31,49 +32,41 @@ impl Step {
     pub(crate) async fn prepare_source(
         self: Arc<Self>,
         ctx: ActivityContext,
-        mirror: MirrorRef,
+        input: SourceInput,
     ) -> Result<(), ActivityError> {
-        let done = alive::draining(&ctx, |cancel| Box::pin(prepare(&self.0, &mirror.mirror, cancel))).await;
-        self.0.outcome(&ctx, &mirror.mirror, None, done).await
+        let done = alive::draining(&ctx, |cancel| Box::pin(prepare(&self.0, &input, cancel))).await;
+        self.0.outcome(&ctx, &input.mirror, None, done).await
     }
 }
 
 /// Makes what the mirror needs, unless it is dropped meanwhile.
-async fn prepare(environment: &Environment, name: &str, cancel: CancellationToken) -> Result<()> {
-    let mirror = environment.catalog.get_mirror(name).await?;
-    let source = environment.source(&mirror).await?;
-    let application = environment.catalog.installation().await?.application(name);
+async fn prepare(environment: &Environment, input: &SourceInput, cancel: CancellationToken) -> Result<()> {
+    let mirror = environment.catalog.get_mirror(&input.mirror).await?;
+    let config = environment.source(&mirror).await?;
+    let application = environment.catalog.installation().await?.application(&input.mirror);
+    let source = Source { environment, mirror: &mirror, config, application };
     let made = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Error::new(Code::Cancelled, "told to stop")),
-        made = make(environment, &mirror, &source, &application) => made,
+        made = make(&source, input) => made,
     };
     // The drop of a mirror waits for this attempt, but not for one that Temporal does not hear of any
     // more: what that one makes after the drop has looked, nobody else would remove.
     if is_dropped(environment, &mirror).await? {
-        withdraw(&mirror, &source, &application).await?;
-        return Err(Error::new(Code::MirrorState, format!("mirror {name} was dropped")));
+        withdraw(&mirror, &source.config, &source.application).await?;
+        return Err(Error::new(Code::MirrorState, format!("mirror {} was dropped", mirror.name())));
     }
     made
 }
 
-async fn make(
-    environment: &Environment,
-    mirror: &Mirror,
-    source: &SourceConfig,
-    application: &str,
-) -> Result<()> {
-    let system = postgres::identify(source, application).await?;
-    for stream in &mirror.streams {
-        same_system(stream, &system)?;
-        fault::here(Point::SourceFound);
-        publish(source, application, mirror, stream).await?;
-        fault::here(Point::PublicationMade);
-        let position = begin(source, application, mirror, stream).await?;
-        fault::here(Point::SlotMade);
-        let facts = SlotFacts { system_id: system.id.clone(), timeline: system.timeline, position };
-        environment.catalog.record_slot(mirror.name(), stream.n, &facts).await?;
-        fault::here(Point::SlotRecorded);
+async fn make(source: &Source<'_>, input: &SourceInput) -> Result<()> {
+    for stream in &source.mirror.streams {
+        if stream.position.is_some() {
+            recover(source, stream, input.recovery.as_ref()).await?;
+            publish(&source.config, &source.application, source.mirror, stream).await?;
+        } else {
+            begin(source, stream).await?;
+        }
     }
     Ok(())
 }
@@ -101,23 +94,32 @@ async fn withdraw(mirror: &Mirror, source: &SourceConfig, application: &str) -> 
     Ok(())
 }
 
-/// Refuses a source that is another cluster, or another history of it, than the stream was made for.
-///
-/// # Errors
-/// SOURCE_TIMELINE.
-pub(crate) fn same_system(stream: &Stream, system: &System) -> Result<()> {
-    let (Some(id), Some(timeline)) = (&stream.system_id, stream.timeline) else { return Ok(()) };
-    if *id == system.id && timeline == system.timeline {
-        return Ok(());
-    }
-    let text = format!(
-        "the source is system {} on timeline {}, the mirror was made for system {id} on timeline {timeline}",
-        system.id, system.timeline
-    );
-    Err(Error::new(Code::SourceTimeline, text).with("mirror", &stream.mirror))
+/// Where a new stream begins.
+async fn begin(source: &Source<'_>, stream: &Stream) -> Result<()> {
+    let Source { environment, mirror, config, application } = source;
+    let system = postgres::identify(config, application).await?;
+    fault::here(Point::SourceFound);
+    publish(config, application, mirror, stream).await?;
+    fault::here(Point::PublicationMade);
+    let position = if mirror.spec.settings.slot.is_empty() {
+        slot::ensure(config, application, &stream.slot).await?.position
+    } else {
+        slot::verify(&postgres::dial(config, application).await?, &stream.slot).await?
+    };
+    fault::here(Point::SlotMade);
+    let facts = SlotFacts { system_id: system.id, timeline: system.timeline, position };
+    environment.catalog.record_slot(mirror.name(), stream.n, &facts).await?;
+    fault::here(Point::SlotRecorded);
+    Ok(())
 }
 
-async fn publish(source: &SourceConfig, application: &str, mirror: &Mirror, stream: &Stream) -> Result<()> {
+/// Makes sure that the source tells of the stream's tables.
+pub(crate) async fn publish(
+    source: &SourceConfig,
+    application: &str,
+    mirror: &Mirror,
+    stream: &Stream,
+) -> Result<()> {
     let session = postgres::dial(source, application).await?;
     let tables: Vec<TableName> = mirror
         .tables
@@ -131,18 +133,4 @@ async fn publish(source: &SourceConfig, application: &str, mirror: &Mirror, stre
     } else {
         publication::verify(&session, &stream.publication, &tables).await
     }
-}
-
-/// Where the stream begins. A slot that was there once is never made anew: changes would be missing.
-async fn begin(
-    source: &SourceConfig,
-    application: &str,
-    mirror: &Mirror,
-    stream: &Stream,
-) -> Result<millrace_terms::Lsn> {
-    if stream.position.is_none() && mirror.spec.settings.slot.is_empty() {
-        return Ok(slot::ensure(source, application, &stream.slot).await?.position);
-    }
-    let session = postgres::dial(source, application).await?;
-    slot::verify(&session, &stream.slot).await
 }

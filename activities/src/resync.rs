@@ -61,7 +61,9 @@ pub(crate) struct Planned<'a> {
 
 async fn begin(environment: &Environment, input: &ResyncInput) -> Result<()> {
     let mirror = environment.catalog.get_mirror(&input.mirror).await?;
-    let session = environment.dial(&mirror).await?;
+    // The end of the log and the base that floors are made of must be of one log.
+    let log = mirror.streams.first().map_or(0, |stream| stream.n);
+    let session = environment.dial_log(&mirror, log).await?;
     let destination = environment.destination(&mirror).await?;
     let work = Work { environment, mirror: &mirror, session: &session, destination: &destination };
     match input.which {
@@ -233,13 +235,14 @@ impl Work<'_> {
     /// was looked at.
     pub(crate) async fn stored(&self, planned: &Planned<'_>, log_end: Lsn) -> Result<NewPlan> {
         let Planned { table, shape, plan, .. } = planned;
-        let stream = self.environment.catalog.get_stream(self.mirror.name(), table.stream).await?;
+        let streams = &self.mirror.streams;
+        let base = streams.iter().find(|stream| stream.n == table.stream).map_or(0, |stream| stream.base);
         Ok(NewPlan {
             oid: plan.oid,
             plan: plan_value(plan)?,
             // Not above the epoch of the copy, which is the log's end less one, too: on a quiet source the log
             // does not grow in between, and what is copied would be swept.
-            floor: Version::epoch(stream.base, Lsn(log_end.0.saturating_sub(1))).0,
+            floor: Version::epoch(base, Lsn(log_end.0.saturating_sub(1))).0,
             rows_estimated: shape.rows_estimated,
             bytes_total: shape.bytes,
         })

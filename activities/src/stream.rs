@@ -21,7 +21,7 @@ use millrace_catalog::append::{Append, Cut};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::spec::{self, TableSpec};
 use millrace_catalog::state::Verdict;
-use millrace_catalog::streams::{Lease, Stream};
+use millrace_catalog::streams::Lease;
 use millrace_catalog::tables::Table;
 use millrace_replication::clickhouse::InsertId;
 use millrace_replication::postgres::{self, Session, slot};
@@ -43,9 +43,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::environment::{Destination, Environment, is_told, read_plan};
-use crate::prepare_source::same_system;
+use crate::recovery::{judge, look, refusal};
 use crate::{alive, check, failure, leaves};
-use ledger::{Ledger, Told};
+use ledger::{Held, Ledger, Told};
 
 /// How long the lease holds without a renewal: how long the catalog may be away before the stream
 /// stops. A new attempt does not wait for it; only physical deletes do.
@@ -54,6 +54,10 @@ pub(crate) const LEASE: Duration = Duration::from_secs(10);
 /// Attempts before this one whose inserts are ended: with a second between attempts, those of the
 /// last moments.
 const OLDER: i64 = 5;
+
+/// After so many attempts that ended at one position because the source could not decode its log, about a
+/// quarter of a minute, it is taken for lasting: what passes by itself has passed by then.
+const UNDECODABLE_ATTEMPTS: u32 = 5;
 
 /// Reports that wait to be written down. The data plane waits when there are more.
 const REPORTS: usize = 256;
@@ -162,7 +166,8 @@ async fn attempt_to_stream(
     // Behind the lease: what is decided about a table from now on counts on this attempt.
     let mirror = catalog.get_mirror(&stream.mirror).await?;
     let destination = environment.destination(&mirror).await?;
-    let mut config = configure(environment, &mirror, stream, lease, &destination).await?;
+    let configured = configure(environment, &mirror, stream, lease, &destination).await;
+    let mut config = outrun(environment, stream, lease, configured).await?;
     config.older.until = older_until;
     // The source may have taken most of the lease's time.
     let taken = Instant::now();
@@ -177,6 +182,7 @@ async fn attempt_to_stream(
     let (hold, lease_deadline) = watch::channel(taken + LEASE);
     let (plans, followed) = watch::channel(0);
     let running = cancel.child_token();
+    let until = lease_deadline.clone();
     let handle = StreamHandle {
         reports,
         confirmed,
@@ -188,10 +194,11 @@ async fn attempt_to_stream(
     };
 
     let changed = Notify::new();
+    let held = Held { lease, until };
     let leaves = Arc::new(Notify::new());
     let told = Told { confirm, announce, cut, followed: plans, leaves: leaves.clone() };
     let policy = mirror.spec.settings.on_partition_removed;
-    let mut ledger = Ledger::new(environment, stream, lease, start, told, policy, &changed);
+    let mut ledger = Ledger::new(environment, stream, held, start, told, policy, &changed);
     // The log's next GiB at once, so that the first rows need not wait.
     ledger.announce(start).await?;
     tracing::info!(mirror = %mirror_name, lease, position = %start, "the stream begins");
@@ -212,10 +219,51 @@ async fn attempt_to_stream(
     };
     let ended = ended.map_err(|panic| Error::new(Code::Internal, format!("the stream panicked: {panic}")))?;
     kept?;
-    let position = ended?;
+    let position = match ended {
+        Err(error) => return Err(stuck(environment, stream, lease, error).await),
+        Ok(position) => position,
+    };
     catalog.release_lease(&mirror_name, stream.stream, lease).await?;
     tracing::info!(mirror = %mirror_name, lease, %position, "the stream ended");
     Ok(position)
+}
+
+/// A holder of the slot with a higher number than ours, although the lease is ours: the catalog was
+/// restored, and the holder is of before. The numbers go on behind its own, so that the next attempt ends
+/// it, and no later one ever bears a number twice.
+async fn outrun<T>(
+    environment: &Environment,
+    stream: &StreamRef,
+    lease: i64,
+    configured: Result<T>,
+) -> Result<T> {
+    if let Err(error) = &configured
+        && let Some(theirs) = error.metadata().get(slot::HELD_LEASE).and_then(|lease| lease.parse().ok())
+    {
+        environment.catalog.skip_leases(&stream.mirror, stream.stream, lease, theirs).await?;
+    }
+    configured
+}
+
+/// An attempt that ended because the source could not decode its log: when it ended so again and again at
+/// one position, it always will.
+async fn stuck(environment: &Environment, stream: &StreamRef, lease: i64, error: Error) -> Error {
+    if !error.metadata().contains_key(stream::UNDECODABLE) {
+        return error;
+    }
+    let noted = environment.catalog.note_undecodable(&stream.mirror, stream.stream, lease).await;
+    match noted {
+        Ok(attempts) if attempts >= UNDECODABLE_ATTEMPTS => {
+            let text = format!("{}, {attempts} times in a row at one position", error.message());
+            Error::new(Code::DecodingStuck, text).with("mirror", &stream.mirror)
+        }
+        Ok(_) => error,
+        Err(failed) => {
+            // It is counted the next time.
+            tracing::debug!(error = %failed, "a failure to decode could not be written down");
+            error
+        }
+    }
 }
 
 /// Looks at the source, ends what is left of older attempts, and gathers what the stream needs.
@@ -230,10 +278,11 @@ async fn configure(
     let row = catalog.get_stream(&stream.mirror, stream.stream).await?;
     let source = environment.source(mirror).await?;
     let application = catalog.installation().await?.stream_application(&stream.mirror, stream.stream, lease);
-    same_system(&row, &postgres::identify(&source, &application).await?)?;
-
+    let found = look(&source, &application, &row).await?;
+    if let Some(error) = refusal(&judge(&row, &found), &found.system) {
+        return Err(error);
+    }
     let session = postgres::dial(&source, &application).await?;
-    let slot = slot::verify(&session, &row.slot).await?;
     slot::release(&session, &row.slot, &application).await?;
     let older: Vec<String> = ((lease - OLDER).max(1)..lease)
         .map(|lease| InsertId::attempt_prefix(&stream.mirror, &attempt(stream.stream, lease)))
@@ -241,7 +290,7 @@ async fn configure(
     for prefix in &older {
         destination.clickhouse.kill_queries(prefix, &destination.cluster).await?;
     }
-    let start = begin(&row, slot)?;
+    let start = row.start().ok_or_else(|| Error::new(Code::Internal, "the stream was not prepared"))?;
     Ok(StreamConfig {
         source,
         sink: destination.clickhouse.clone(),
@@ -252,6 +301,7 @@ async fn configure(
         publication: row.publication.clone(),
         application,
         base: row.base,
+        system: found.system,
         start,
         older: Older { until: Instant::now(), inserts: older },
         tables: tables(environment, mirror, stream).await?,
@@ -259,18 +309,6 @@ async fn configure(
         memory: environment.memory.clone(),
         binary: true,
     })
-}
-
-/// The position in the catalog, if the slot still holds everything behind it.
-fn begin(row: &Stream, slot: Lsn) -> Result<Lsn> {
-    let start = row.position.map(|position| row.hold.map_or(position, |hold| hold.min(position)));
-    let start = start.ok_or_else(|| Error::new(Code::Internal, "the stream was not prepared"))?;
-    if slot <= start {
-        return Ok(start);
-    }
-    // Only what is in the catalog is ever acknowledged: somebody else has moved the slot.
-    let text = format!("slot {} was moved to {slot}, beyond the stream's position {start}", row.slot);
-    Err(Error::new(Code::SlotLost, text).with("slot", &row.slot))
 }
 
 async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) -> Result<Vec<StreamTable>> {

@@ -43,7 +43,8 @@ async fn take(environment: &Environment, copy: &TableCopy, cancel: CancellationT
         return Ok(epoch);
     }
     let mirror = catalog.get_mirror(&copy.mirror).await?;
-    let session = environment.dial(&mirror).await?;
+    let stream = catalog.get_table(copy.table_id).await?.stream;
+    let session = environment.dial_log(&mirror, stream).await?;
     // Before the epoch: what becomes a part of the table later is copied by an epoch of its own. Its keys
     // may have been deleted from the table above this one.
     let table = environment.plan(copy.table_id).await?;

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use crate::connection::Catalog;
 use crate::sql::{self, Columns};
 use crate::state::Desired;
-use crate::{errors, mirrors, tables};
+use crate::{errors, mirrors, streams, tables};
 
 /// A copy that is to be done now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub struct CopyState {
     pub epoch: Option<Lsn>,
     /// Whether it is only of leaves that came later: nothing is swept at its end.
     pub partial: bool,
+    /// What is added to that position in versions. Of the same moment: a stream that begins anew raises it
+    /// and ends the copy.
+    pub base: u64,
     /// Whether it is cut into partitions.
     pub planned: bool,
     /// How far it is.
@@ -121,16 +124,22 @@ impl Catalog {
         Ok(copies)
     }
 
-    /// Records the epoch of a copy. A copy that has one keeps it: rows may have been written with it.
-    /// Gives the epoch that counts.
+    /// Records the epoch of a copy, and with it that rows of that position are going to be written. A copy
+    /// that has one keeps it: rows may have been written with it. Gives the epoch that counts.
     ///
     /// # Errors
     /// LEASE_LOST if the copy is over.
     pub async fn record_epoch(&self, table_id: i64, copy_no: u32, epoch: Lsn) -> Result<Lsn> {
         let row = sql::row(
             &self.client().await?,
-            "update mirror_tables set epoch = coalesce(epoch, $3), blocked_by = null
-             where id = $1 and copy_no = $2 and copying returning epoch",
+            "with copy as (
+                update mirror_tables set epoch = coalesce(epoch, $3), blocked_by = null
+                where id = $1 and copy_no = $2 and copying returning mirror, stream, epoch
+             ), announced as (
+                update streams s set written_below = greatest(s.written_below, copy.epoch + 1)
+                from copy where s.mirror = copy.mirror and s.n = copy.stream
+             )
+             select epoch from copy",
             &[&table_id, &sql::integer(copy_no), &sql::pg_lsn(epoch)],
         )
         .await?;
@@ -211,15 +220,16 @@ impl Catalog {
 async fn state(client: &impl GenericClient, table_id: i64, copy_no: u32) -> Result<CopyState> {
     let row = sql::row(
         client,
-        "select t.epoch, t.partial, t.planned as is_planned, count(p.no) as partitions,
+        "select t.epoch, s.base, t.partial, t.planned as is_planned, count(p.no) as partitions,
             count(*) filter (where p.state = 'DONE') as done,
             count(*) filter (where p.state = 'LEASED' and p.lease_until >= now()) as leased,
             coalesce(sum(p.rows), 0)::bigint as rows, coalesce(sum(p.bytes), 0)::bigint as bytes,
             coalesce(sum(p.bytes_planned), 0)::bigint as planned,
             coalesce(sum(p.bytes_planned) filter (where p.state = 'DONE'), 0)::bigint as planned_done,
             max(p.read_end) as last_read_end
-         from mirror_tables t left join partitions p on p.table_id = t.id and p.copy_no = t.copy_no
-         where t.id = $1 and t.copy_no = $2 and t.copying group by t.id",
+         from mirror_tables t join streams s on s.mirror = t.mirror and s.n = t.stream
+            left join partitions p on p.table_id = t.id and p.copy_no = t.copy_no
+         where t.id = $1 and t.copy_no = $2 and t.copying group by t.id, s.base",
         &[&table_id, &sql::integer(copy_no)],
     )
     .await?;
@@ -228,6 +238,7 @@ async fn state(client: &impl GenericClient, table_id: i64, copy_no: u32) -> Resu
     Ok(CopyState {
         epoch: columns.lsn_opt("epoch")?,
         partial: columns.get("partial")?,
+        base: streams::base(columns)?,
         planned: columns.get("is_planned")?,
         progress: CopyProgress::read(columns)?,
         read_end: columns.lsn_opt("last_read_end")?,

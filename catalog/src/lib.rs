@@ -13,6 +13,7 @@
 //! - [`connection`]: [`Catalog`], the bounded pool; its other methods are in the modules below.
 //! - [`peers`], [`mirrors`], [`tables`], [`streams`]: what is replicated, and how far it is.
 //! - [`follow`]: tables whose source changed.
+//! - [`recovery`]: streams that begin anew, or follow their source to another timeline.
 //! - [`copies`], [`partitions`]: copies of tables, and the queue that copiers share.
 //! - [`append`]: tables whose rows arrive exactly once.
 //! - [`edits`]: changes of a mirror while it runs.
@@ -46,6 +47,7 @@ pub mod page;
 pub mod partitions;
 pub mod peers;
 pub mod purges;
+pub mod recovery;
 pub mod retention;
 pub mod sealing;
 pub mod sharing;

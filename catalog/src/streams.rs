@@ -69,6 +69,11 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Where an attempt begins: the position, or what is held below it.
+    pub fn start(&self) -> Option<Lsn> {
+        self.position.map(|position| self.hold.map_or(position, |hold| hold.min(position)))
+    }
+
     /// Bytes of log between the position and the source's end, as last seen.
     pub fn lag_bytes(&self) -> Option<u64> {
         Some(self.source_wal?.bytes_since(self.position?))
@@ -186,6 +191,15 @@ impl Catalog {
         })
     }
 
+    /// Brings the numbers of leases to `theirs`, if `lease` is the present one: somebody bears that number,
+    /// although the catalog never gave it. So it was restored from a backup.
+    ///
+    /// # Errors
+    /// LEASE_LOST.
+    pub async fn skip_leases(&self, mirror: &str, n: u32, lease: i64, theirs: i64) -> Result<()> {
+        self.change(mirror, n, lease, "lease = greatest(lease, $4)", &[&theirs]).await
+    }
+
     /// Renews a lease for `ttl` from now. Take the time by a monotonic clock *before* the call: the
     /// lease holds until that time plus `ttl`.
     ///
@@ -233,7 +247,7 @@ impl Catalog {
     }
 
     /// Announces that rows of positions below this one are going to be sent. Call it before they are,
-    /// in steps of 1 GiB of log, like a sequence's cache. It never falls.
+    /// in steps of 1 GiB of log, like a sequence's cache. It falls only by [`Catalog::settle_written_below`].
     ///
     /// # Errors
     /// LEASE_LOST.
@@ -328,7 +342,6 @@ const SELECT: &str = concat!("select ", columns!(), " from streams");
 fn read(row: &Row) -> Result<Stream> {
     let columns = Columns(row);
     let timeline: Option<i32> = columns.get("timeline")?;
-    let base = columns.get::<Numeric>("base")?.0;
     Ok(Stream {
         mirror: columns.text("mirror")?,
         n: columns.number("n")?,
@@ -341,7 +354,7 @@ fn read(row: &Row) -> Result<Stream> {
         position_at: columns.time_opt("position_at")?,
         lease: columns.get("lease")?,
         lease_until: columns.time_opt("lease_until")?,
-        base: u64::try_from(base).map_err(|_| errors::internal("the base of a stream exceeds 64 bits"))?,
+        base: base(columns)?,
         written_below: columns.lsn("written_below")?,
         verdict: columns.word("verdict")?,
         reason: columns.json_opt("reason")?,
@@ -353,6 +366,12 @@ fn read(row: &Row) -> Result<Stream> {
         slot_status: columns.get("slot_status")?,
         slot_measured_at: columns.time_opt("slot_measured_at")?,
     })
+}
+
+/// What is added to positions in versions.
+pub(crate) fn base(columns: Columns<'_>) -> Result<u64> {
+    let base = columns.get::<Numeric>("base")?.0;
+    u64::try_from(base).map_err(|_| errors::internal("the base of a stream exceeds 64 bits"))
 }
 
 fn not_found(mirror: &str, n: u32) -> Error {

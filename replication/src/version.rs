@@ -65,6 +65,16 @@
 //! not in the log; what is read instead is read in a snapshot that sees the change, so it is that
 //! value or a later one, whose own change has the higher version and follows (see `stream`).
 //!
+//! # Logs that fork
+//!
+//! All this is about one log. A log that forked from it, or that of another cluster, has positions of its
+//! own, which may lie below or tie with those of changes that were written and are gone. `base` sets it
+//! apart: it is raised above everything that was written or may have been, and every table is copied with
+//! an epoch of the new log, and swept. What may have been written is bounded: nothing is sent before its
+//! commit lies below `written_below`, which is stored; the same for what is read of the source beside the
+//! log, which holds effects of commits up to the end of the log behind the answer. When a stream ends, the
+//! bound comes down to what was sent (see `stream::run`), so that a log that forked above it is followed.
+//!
 //! # The position
 //!
 //! It is the end of the commit record of the last transaction up to which, without a gap, everything

@@ -3,7 +3,7 @@
 //!
 //! Pure: no I/O.
 
-use catalog::spec::{MirrorSpec, OnSlotLost, PeerConfig, PeerSpec};
+use catalog::spec::{MirrorSpec, PeerConfig, PeerSpec};
 use millrace_catalog as catalog;
 use millrace_terms::{Code, Error};
 
@@ -24,11 +24,6 @@ const MIRROR: &[Refusal<MirrorSpec>] = &[
     ),
     (|m| !m.settings.slot.is_empty(), "settings.slot", "Leave it empty: the mirror makes its own."),
     (|m| m.settings.streams > 1, "settings.streams", "Use 1, or several mirrors."),
-    (
-        |m| m.settings.on_slot_lost != OnSlotLost::Error,
-        "settings.on_slot_lost",
-        "Use error: the mirror stops with the reason.",
-    ),
 ];
 
 /// Refuses what is not built for a peer.
@@ -74,8 +69,7 @@ mod tests {
     fn defaults_are_built_and_the_rest_is_refused_by_name() {
         assert_eq!(check_mirror(&mirror()), Ok(()));
         type Edit = (fn(&mut MirrorSpec), &'static str);
-        let edits: [Edit; 4] = [
-            (|m| m.settings.on_slot_lost = OnSlotLost::Resync, "settings.on_slot_lost"),
+        let edits: [Edit; 3] = [
             (|m| m.settings.publication = "p".into(), "settings.publication"),
             (|m| m.settings.slot = "s".into(), "settings.slot"),
             (|m| m.settings.streams = 2, "settings.streams"),

@@ -141,9 +141,9 @@ codes! {
     /// The source's release is not supported.
     SourceVersion = "SOURCE_VERSION", FailedPrecondition, stop,
         "Use PostgreSQL 14 to 18.";
-    /// The source is a standby.
-    SourceInRecovery = "SOURCE_IN_RECOVERY", FailedPrecondition, stop,
-        "Point the peer at the primary.";
+    /// The source is a standby, or a failover is under way.
+    SourceInRecovery = "SOURCE_IN_RECOVERY", FailedPrecondition, retry,
+        "Point the peer at the primary. During a failover nothing is to be done: it is tried again by itself.";
     /// The source does not write logical WAL.
     SourceWalLevel = "SOURCE_WAL_LEVEL", FailedPrecondition, stop,
         "Run `ALTER SYSTEM SET wal_level = logical;` and restart the source.";
@@ -167,7 +167,7 @@ codes! {
         "Create the publication or add the table to it, then resume the mirror.";
     /// The mirror's replication slot is gone or invalidated.
     SlotLost = "SLOT_LOST", DataLoss, stop,
-        "The changes since the last position are no longer in the source's log: resync the mirror.";
+        "Resume the mirror: it makes a new slot and copies every table again, because changes since the last position are gone. To have that done without asking, set on_slot_lost: resync.";
     /// The mirror's replication slot is held by a session that is not ours.
     SlotInUse = "SLOT_IN_USE", FailedPrecondition, retry,
         "End the session that the message names, or give the mirror another slot.";
@@ -176,10 +176,10 @@ codes! {
         "Drop the slot or publication that the message names if nobody uses it.";
     /// Decoding fails again and again at one position of the log.
     DecodingStuck = "DECODING_STUCK", DataLoss, stop,
-        "PostgreSQL cannot decode its own log at this position: resync the mirror with a new slot.";
+        "PostgreSQL cannot decode its own log at this position. Resume the mirror: it makes a new slot behind it and copies every table again. To have that done without asking, set on_slot_lost: resync.";
     /// The source is not the cluster that the mirror was made for, or it went back in time.
     SourceTimeline = "SOURCE_TIMELINE", FailedPrecondition, stop,
-        "Resync the mirror: changes that no longer exist may have been copied.";
+        "Make sure that the peer leads to the primary; then resume the mirror: it copies every table again, because changes that no longer exist may have been copied. To have that done without asking, set on_slot_lost: resync.";
     /// The source answered a statement with an error.
     SourceError = "SOURCE_ERROR", Unavailable, retry,
         "The message holds the server's own words; it is tried again by itself.";

@@ -11,8 +11,8 @@ use temporalio_macros::activity_definitions;
 
 use crate::payload::{
     CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope,
-    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, ResyncInput, StreamEnd, StreamRef,
-    TableCopy, WorkflowIds,
+    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, ResyncInput, SourceInput,
+    StreamEnd, StreamRef, TableCopy, WorkflowIds,
 };
 
 pub use check_activities::Check;
@@ -37,10 +37,10 @@ impl MirrorActivities {
     }
 
     /// Makes the publication, commits it, and only then the slot (never the other way round:
-    /// pgoutput looks the publication up in the past). What exists and is ours is kept; a slot that
-    /// was there once and is gone is SLOT_LOST.
+    /// pgoutput looks the publication up in the past). What exists and is ours is kept. A stream that
+    /// cannot go on from its position begins anew, if that is asked for; else the error says why.
     #[activity(name = "prepare_source")]
-    pub fn prepare_source(mirror: MirrorRef) -> () {
+    pub fn prepare_source(input: SourceInput) -> () {
         unimplemented!()
     }
 

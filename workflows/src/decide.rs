@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use millrace_terms::{Error, Result};
+use millrace_terms::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::payload::{
-    CopyEnded, DropOptions, DueTable, MirrorReport, MirrorStatus, Outcome, Overview, SnapshotInput,
-    StreamEnded, TableCopy,
+    CopyEnded, DropOptions, DueTable, MirrorReport, MirrorStatus, Outcome, Overview, Recovery, SnapshotInput,
+    SourceInput, StreamEnded, TableCopy,
 };
 use crate::phase::{Event, Phase};
 
@@ -22,6 +22,9 @@ pub struct Progress {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
+    /// What made the stream fail, until the source is prepared again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
     /// Its stream.
     pub stream: Child,
     /// The copies that run, by the table's id.
@@ -106,6 +109,7 @@ impl Default for Progress {
         Self {
             phase: Phase::Setup,
             error: None,
+            recovery: None,
             stream: Child::Stopped,
             copies: BTreeMap::new(),
             overview: Overview::default(),
@@ -210,8 +214,16 @@ impl Progress {
             self.phase = phase;
             self.stale = true;
         }
-        if event == Event::Resume && self.error.take().is_some() {
-            self.stale = true;
+        match event {
+            // Whoever goes on has seen the error: where the stream is lost, this asks to begin anew.
+            Event::Resume => {
+                if let Some(error) = self.error.take() {
+                    self.stale = true;
+                    self.recovery = is_lost(&error).then_some(Recovery { error, asked: true });
+                }
+            }
+            Event::Prepared | Event::Fail => self.recovery = None,
+            _ => {}
         }
         Ok(())
     }
@@ -239,13 +251,21 @@ impl Progress {
     }
 
     /// Notes that the stream ended. One that ended without being told to is started again, unless
-    /// it failed for good.
+    /// it failed for good. One that cannot go on from where it is leads back to the preparations.
     pub fn stream_ended(&mut self, ended: StreamEnded) {
         self.stream = Child::Stopped;
         self.stale = true;
-        if let Outcome::Failed(error) = ended.outcome {
+        let Outcome::Failed(error) = ended.outcome else { return };
+        if is_lost(&error) && self.apply(Event::Recover).is_ok() {
+            self.recovery = Some(Recovery { error, asked: false });
+        } else {
             self.fail(error);
         }
+    }
+
+    /// The preparation of the source.
+    pub fn prepare_source(&self, mirror: &str) -> SourceInput {
+        SourceInput { mirror: mirror.to_owned(), recovery: self.recovery.clone() }
     }
 
     /// What the catalog is told.
@@ -293,6 +313,12 @@ impl Progress {
         }
         text
     }
+}
+
+/// Whether a stream that failed so cannot go on from its position, as far as it can tell: a new slot and
+/// new copies would make up for it.
+fn is_lost(error: &Error) -> bool {
+    matches!(error.code(), Code::SlotLost | Code::SourceTimeline | Code::DecodingStuck)
 }
 
 /// The copy of a due table.

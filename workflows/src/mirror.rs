@@ -280,8 +280,9 @@ async fn prepare(ctx: &Context) -> WorkflowResult<()> {
     let token = ctx.cancellation_token().child_token();
     ctx.state_mut(|workflow| workflow.preparing = token.clone());
     let mirror = MirrorRef { mirror: name(ctx) };
+    let input = ctx.state(|workflow| workflow.progress.prepare_source(&workflow.mirror));
     let source = options::prepare("publication and slot", &token);
-    let mut done = ctx.execute_activity(MirrorActivities::prepare_source, mirror.clone(), source).await;
+    let mut done = ctx.execute_activity(MirrorActivities::prepare_source, input, source).await;
     if done.is_ok() {
         let destination = options::prepare("database and tables", &token);
         done = ctx.execute_activity(MirrorActivities::prepare_destination, mirror, destination).await;

@@ -35,6 +35,25 @@ pub struct MirrorRef {
     pub mirror: String,
 }
 
+/// Starts the preparation of a mirror's source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceInput {
+    /// The mirror.
+    pub mirror: String,
+    /// What made the stream fail, if it may have to begin anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+}
+
+/// The failure of a stream that cannot go on from where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The failure.
+    pub error: Error,
+    /// Whether a person saw it and asks to begin anew; otherwise the mirror's policy decides.
+    pub asked: bool,
+}
+
 /// Names one stream of a mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamRef {

@@ -43,11 +43,13 @@ pub enum Event {
     Drop,
     /// The source, the destination or the stream failed for good.
     Fail,
+    /// The stream cannot go on from where it is: the source is to be prepared again.
+    Recover,
     /// Nothing is left to do.
     Complete,
 }
 
-use Event::{Complete, Drop, Edit, Fail, Pause, Prepared, Resume, Resync};
+use Event::{Complete, Drop, Edit, Fail, Pause, Prepared, Recover, Resume, Resync};
 use Phase::{Completed, Dropping, Failed, Paused, Running, Setup};
 
 /// Every transition there is.
@@ -57,6 +59,8 @@ const TRANSITIONS: &[(Phase, Event, Phase)] = &[
     (Setup, Drop, Dropping),
     (Running, Pause, Paused),
     (Running, Fail, Failed),
+    // What is left of the stream is found out where the source is prepared.
+    (Running, Recover, Setup),
     (Running, Complete, Completed),
     (Running, Drop, Dropping),
     // Tables are copied again while the others go on.
@@ -122,6 +126,7 @@ impl fmt::Display for Event {
             Edit => "edit",
             Drop => "drop",
             Fail => "fail",
+            Recover => "recover",
             Complete => "complete",
         })
     }

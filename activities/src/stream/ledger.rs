@@ -44,6 +44,8 @@ pub(super) struct Ledger<'a> {
     environment: &'a Environment,
     stream: &'a StreamRef,
     lease: i64,
+    /// Until when, by our own clock.
+    until: watch::Receiver<Instant>,
     told: Told,
     on_partition_removed: OnPartitionRemoved,
     /// Notified when the state of a table changed.
@@ -57,6 +59,14 @@ pub(super) struct Ledger<'a> {
     verdict: Option<Verdict>,
     /// Why an insert is being tried again; none when one succeeded since.
     waiting: Option<Error>,
+}
+
+/// The lease of the attempt.
+pub(super) struct Held {
+    /// Its number.
+    pub(super) lease: i64,
+    /// Until when it is held.
+    pub(super) until: watch::Receiver<Instant>,
 }
 
 /// What the data plane is told when it is stored.
@@ -77,7 +87,7 @@ impl<'a> Ledger<'a> {
     pub(super) fn new(
         environment: &'a Environment,
         stream: &'a StreamRef,
-        lease: i64,
+        held: Held,
         start: Lsn,
         told: Told,
         on_partition_removed: OnPartitionRemoved,
@@ -87,7 +97,8 @@ impl<'a> Ledger<'a> {
         Self {
             environment,
             stream,
-            lease,
+            lease: held.lease,
+            until: held.until,
             told,
             on_partition_removed,
             changed,
@@ -122,6 +133,7 @@ impl<'a> Ledger<'a> {
     }
 
     async fn take(&mut self, report: Report) -> Result<()> {
+        self.check_held()?;
         match report {
             Report::Position { lsn, committed_at } => {
                 self.progress.position = self.progress.position.max(lsn);
@@ -155,6 +167,7 @@ impl<'a> Ledger<'a> {
                     cuts.insert(id, cut);
                 });
             }
+            Report::Written { below } => self.settle(below).await,
             Report::Flushed { id, counts, bytes, took } => {
                 let changes =
                     self.changes.entry(id).or_insert(TableChanges { table_id: id, ..Default::default() });
@@ -222,6 +235,24 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
+    /// An attempt that was frozen finds that out here: a catalog that was restored from a backup may give
+    /// its number to another.
+    fn check_held(&self) -> Result<()> {
+        if Instant::now() < *self.until.borrow() {
+            return Ok(());
+        }
+        Err(Error::new(Code::LeaseLost, "the lease was not renewed in time"))
+    }
+
+    /// Takes back what was announced and not written. If it cannot be written down, what was announced
+    /// stands: after a failover, more is copied again than need be.
+    async fn settle(&self, below: Lsn) {
+        let (catalog, StreamRef { mirror, stream }) = (&self.environment.catalog, self.stream);
+        if let Err(error) = catalog.settle_written_below(mirror, *stream, self.lease, below).await {
+            tracing::debug!(error = %error, %mirror, "how far rows were written could not be written down");
+        }
+    }
+
     async fn table_failed(&mut self, id: i64, error: &Error) -> Result<()> {
         let (catalog, lease) = (&self.environment.catalog, self.lease);
         match until_stored(|| catalog.set_streamed_table_error(id, lease, error)).await {
@@ -242,6 +273,7 @@ impl<'a> Ledger<'a> {
     /// Writes position and figures. What cannot be written now is written the next time: if the
     /// catalog stays away, the lease runs out, and that ends the stream.
     async fn write(&mut self) -> Result<()> {
+        self.check_held()?;
         if self.progress != self.written {
             let (catalog, StreamRef { mirror, stream }) = (&self.environment.catalog, self.stream);
             match catalog.advance_position(mirror, *stream, self.lease, &self.progress).await {

@@ -15,6 +15,9 @@ const PURGE_SETTINGS: &[(&str, &str)] = &[("lightweight_deletes_sync", "2"), ("m
 /// Nobody waits for the repetition of a delete.
 const PURGE_LATER_SETTINGS: &[(&str, &str)] = &[("lightweight_deletes_sync", "0"), ("mutations_sync", "0")];
 
+/// Positions of a log stay below 2^62: at a GiB a second that is 136 years.
+const VERSION_LIMIT: u128 = 1 << 126;
+
 /// What is there under the name of a destination table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableState {
@@ -120,6 +123,30 @@ impl Clickhouse {
             Err(error) if error.code() == Code::DestinationTableChanged => Ok(()),
             done => done,
         }
+    }
+
+    /// The highest version of a row of the destination table; 0 where there is none. Versions that no log
+    /// of ours can reach are somebody else's.
+    ///
+    /// # Errors
+    /// By the server's code.
+    pub async fn highest_version(&self, plan: &TablePlan) -> Result<u128> {
+        let (table, version) = (self.qualified(&plan.destination), ddl::quote_ident(&plan.own.version));
+        let is_there = format!(
+            "select count() from system.columns where database = {} and table = {} and name = {}",
+            ddl::quote_text(self.database()),
+            ddl::quote_text(&plan.destination),
+            ddl::quote_text(&plan.own.version)
+        );
+        if self.query_one::<u64>(&is_there).await? == 0 {
+            return Ok(0);
+        }
+        // Of every row there is, also those that FINAL hides.
+        let highest = format!(
+            "select toString(max({version})) from {table} where {version} < toUInt128('{VERSION_LIMIT}') settings final = 0"
+        );
+        let highest: String = self.query_one(&highest).await?;
+        highest.parse().map_err(|_| Error::new(Code::Internal, "a version is no number"))
     }
 
     pub(super) fn placement<'a>(&'a self, cluster: &'a str) -> Placement<'a> {

@@ -71,6 +71,7 @@ fn from_state(doing: &str, state: &str, message: &str) -> Error {
         "55000" if message.contains("wal_level") => Code::SourceWalLevel,
         "55000" if is_slot_lost(message) => Code::SlotLost,
         "58P01" if message.contains("WAL segment") => Code::SlotLost,
+        "55000" if message.contains("recovery is in progress") => Code::SourceInRecovery,
         "25006" if message.contains("recovery") => Code::SourceInRecovery,
         "0A000" if message.contains("logical decoding") && message.contains("recovery") => {
             Code::SourceInRecovery
@@ -83,7 +84,7 @@ fn from_state(doing: &str, state: &str, message: &str) -> Error {
         Some("22" | "23") => "the server refused a value",
         _ => message,
     };
-    let error = Error::new(code, format!("{doing}: {shown} (SQLSTATE {state})"));
+    let error = Error::new(code, format!("{doing}: {shown} (SQLSTATE {state})")).with("sqlstate", state);
     if state == "3D000" {
         return error.with_remedy("Correct the peer's database: the server has none of that name.");
     }

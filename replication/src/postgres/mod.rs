@@ -1,7 +1,9 @@
 //! The source: everything that is asked of a PostgreSQL server outside its replication protocol.
 //! I/O; what can be decided without a server is in pure functions with tests.
 //!
-//! - [`dial`]: the one place that opens a session.
+//! - [`dial`]: the one place that opens a session; [`dial_log`] opens it on the server that writes a
+//!   stream's log, and on no standby of it.
+//! - [`identify`], [`left_timeline`]: whose log it is, and where it forked from another.
 //! - [`describe`]: which tables there are, and the shape of those that are replicated.
 //! - [`check`]: what must be so on a source before a mirror can be made, each with its remedy.
 //! - [`plan`]: from the shape of a table to the plan by which it is replicated.
@@ -14,6 +16,7 @@ pub mod check;
 pub mod describe;
 pub mod epoch;
 mod error;
+mod history;
 pub mod partition;
 pub mod plan;
 pub(crate) mod present;
@@ -34,7 +37,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
 pub use error::{from_replication, from_sql};
-pub use replication::{System, identify};
+pub use replication::{System, dial_log, identify, left_timeline};
 pub use sessions::end_sessions;
 pub use tls::{PemFiles, Tls, TlsMode};
 

@@ -14,6 +14,8 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 const RELEASE_POLL: Duration = Duration::from_millis(50);
 /// The output plugin: the server's own.
 const PLUGIN: &str = "pgoutput";
+/// Key in an error's metadata: the number of the attempt that holds the slot.
+pub const HELD_LEASE: &str = "held_lease";
 /// The release from which slots can be synchronised to standbys.
 const VERSION_FAILOVER: u32 = 17_00_00;
 
@@ -175,8 +177,8 @@ pub async fn drop(session: &Session, name: &str, application: &str) -> Result<()
 /// slot is free.
 ///
 /// # Errors
-/// `SLOT_IN_USE` naming process, user and address if it is not ours or does not end; `LEASE_LOST` if
-/// it is a newer attempt of ours.
+/// `SLOT_IN_USE` naming process, user and address if it is not ours or does not end; `LEASE_LOST` with
+/// [`HELD_LEASE`] if it is a newer attempt of ours.
 pub async fn release(session: &Session, name: &str, application: &str) -> Result<()> {
     let deadline = tokio::time::Instant::now() + RELEASE_TIMEOUT;
     loop {
@@ -190,9 +192,9 @@ pub async fn release(session: &Session, name: &str, application: &str) -> Result
             let in_use = || in_use(name, pid, row.get(1), row.get(2));
             match judge(&holder, application) {
                 Holder::Older => {}
-                Holder::Newer => {
+                Holder::Newer(lease) => {
                     let message = format!("a newer attempt streams from slot {name}");
-                    return Err(Error::new(Code::LeaseLost, message));
+                    return Err(Error::new(Code::LeaseLost, message).with(HELD_LEASE, lease.to_string()));
                 }
                 Holder::Stranger => return Err(in_use()),
             }
@@ -235,7 +237,8 @@ fn lost(name: &str, status: &SlotStatus) -> Error {
 #[derive(Debug, PartialEq, Eq)]
 enum Holder {
     Older,
-    Newer,
+    /// Its number.
+    Newer(i64),
     Stranger,
 }
 
@@ -250,11 +253,11 @@ fn judge(holder: &str, application: &str) -> Holder {
     let is_stream_of = |stream: &str, mirror: &str| stream.rsplit_once('/').is_some_and(|(m, _)| m == mirror);
     let same_mirror =
         holder == application || is_stream_of(&theirs, application) || is_stream_of(&ours, holder);
-    match (theirs == ours && their_lease.is_some(), their_lease > our_lease) {
-        (true, true) => Holder::Newer,
-        (true, false) => Holder::Older,
-        (false, _) if same_mirror => Holder::Older,
-        (false, _) => Holder::Stranger,
+    match their_lease {
+        Some(lease) if theirs == ours && their_lease > our_lease => Holder::Newer(lease),
+        Some(_) if theirs == ours => Holder::Older,
+        _ if same_mirror => Holder::Older,
+        _ => Holder::Stranger,
     }
 }
 
@@ -267,7 +270,7 @@ mod tests {
         let ours = "millrace/a1b2c3/shop/0/7";
         assert_eq!(judge("millrace/a1b2c3/shop/0/6", ours), Holder::Older);
         assert_eq!(judge("millrace/a1b2c3/shop/0/7", ours), Holder::Older);
-        assert_eq!(judge("millrace/a1b2c3/shop/0/8", ours), Holder::Newer);
+        assert_eq!(judge("millrace/a1b2c3/shop/0/8", ours), Holder::Newer(8));
         assert_eq!(judge("millrace/a1b2c3/shop", ours), Holder::Older, "the session that makes slots");
         assert_eq!(judge(ours, "millrace/a1b2c3/shop"), Holder::Older, "a mirror that is dropped");
         for stranger in [

@@ -14,7 +14,7 @@ use super::batcher::Limits;
 use super::memory::MemoryBudget;
 use super::schema::{Rules, SchemaChange};
 use crate::clickhouse::Clickhouse;
-use crate::postgres::SourceConfig;
+use crate::postgres::{SourceConfig, System};
 use crate::table::TablePlan;
 
 /// What a stream needs to run.
@@ -38,6 +38,8 @@ pub struct StreamConfig {
     pub application: String,
     /// Sets this log apart from those the source had before (see `version`).
     pub base: u64,
+    /// Whose log is streamed. A server that writes another one is refused, although it has the slot.
+    pub system: System,
     /// Where to begin: the position in the catalog.
     pub start: Lsn,
     /// What may be left of older attempts.
@@ -172,6 +174,12 @@ pub enum Report {
         id: i64,
         /// The batch.
         cut: Cut,
+    },
+    /// The stream has ended, and nothing is under way: neither this attempt nor one before it wrote what
+    /// is the effect of a commit from there on. Far less than what was announced.
+    Written {
+        /// The position.
+        below: Lsn,
     },
     /// An insert has arrived.
     Flushed {

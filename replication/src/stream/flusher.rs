@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -54,6 +55,11 @@ pub(super) struct Flusher {
     pub reports: mpsc::Sender<Report>,
     /// The attempts that may be under way at once.
     pub places: Places,
+    /// Rows that were sent are the effect of commits below this position, and of no others. It is told
+    /// when the stream ends, so that a log that forks soon afterwards is judged by it.
+    pub written_below: AtomicU64,
+    /// What is added to the positions in versions.
+    pub base: u64,
 }
 
 /// A step that has ended.
@@ -119,7 +125,7 @@ impl Flusher {
 
     /// Sends the rows that are whole; returns their bytes.
     async fn send(&self, table: i64, plan: &TablePlan, batch: &mut Batch) -> Result<u64> {
-        self.wait_announced(batch.to).await?;
+        self.may_write(batch.to).await?;
         let mut body = Vec::new();
         batch.block.encode_native(now_micros(), &mut body)?;
         batch.block.warn_nulled();
@@ -147,18 +153,29 @@ impl Flusher {
         Ok(body.len() as u64)
     }
 
-    /// Waits until it is stored that rows of this commit may have been written. After a failover to a
-    /// log that forked before it, they would be rows of changes that never were.
-    async fn wait_announced(&self, commit: Lsn) -> Result<()> {
+    /// Waits until it is stored that effects of this commit may have been written. After a failover to a
+    /// log that forked before it, they would be those of changes that never were.
+    async fn may_write(&self, commit: Lsn) -> Result<()> {
         let mut announced = self.announced.clone();
         let stopped = |what| Error::new(Code::Cancelled, what);
         tokio::select! {
             biased; // A stream that drains sends what it may.
             told = announced.wait_for(|announced| commit < *announced) => {
-                told.map(drop).map_err(|_| stopped("nobody announces what the stream writes any more"))
+                told.map(drop).map_err(|_| stopped("nobody announces what the stream writes any more"))?;
             }
-            () = self.cancel.cancelled() => Err(stopped("the stream ends")),
+            () = self.cancel.cancelled() => return Err(stopped("the stream ends")),
         }
+        self.written_below.fetch_max(commit.0 + 1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Asks that what was read of the source up to there may be written, if it lies beyond what is announced.
+    async fn ask_to_write(&self, lsn: Lsn) -> Result<()> {
+        if lsn < *self.announced.borrow() {
+            return Ok(());
+        }
+        let asked = self.reports.send(Report::Ahead { lsn }).await;
+        asked.map_err(|_| Error::new(Code::Cancelled, "nobody listens to the stream's reports any more"))
     }
 
     /// Waits until the cut of a batch of an append-only table is stored: only what is cut at the same
@@ -183,9 +200,12 @@ impl Flusher {
     ) -> Result<usize> {
         let (asked, before) = (pending.len(), batch.block.bytes());
         // The rows share their bytes: a copy for a repeat is cheap.
-        let whole = self
+        let (whole, read_end) = self
             .repeat(table, || reselect::complete(&self.side, plan, pending.clone(), &self.cancel))
             .await?;
+        // A value may be that of a later commit than the row's own.
+        self.ask_to_write(read_end).await?;
+        self.may_write(read_end).await?;
         for pending in whole {
             push_row(&mut batch.block, &pending.row, pending.stamp)?;
         }
@@ -195,6 +215,8 @@ impl Flusher {
     }
 
     async fn purge(&self, table: i64, plan: &TablePlan, below: u128) -> Result<Outcome> {
+        let commit = u64::try_from(below >> 64).unwrap_or(u64::MAX).saturating_sub(self.base);
+        self.may_write(Lsn(commit)).await?;
         // What an older attempt, or a repeated try of this one, still inserts would come back for ever.
         tokio::select! {
             () = tokio::time::sleep_until(self.older.until) => {}

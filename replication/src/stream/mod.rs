@@ -42,6 +42,7 @@ mod snapshot;
 mod toast;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millrace_terms::{Code, Error, Lsn, Result};
@@ -55,6 +56,7 @@ use engine::Engine;
 use flusher::{Ended, Flusher};
 pub use memory::{MemoryBudget, WORKER_BYTES};
 use places::Places;
+pub use reader::UNDECODABLE;
 use reader::{Event, Reader};
 pub use schema::{Documented, OnColumnDropped, OnRewrite, Rules, SchemaChange, reference as schema_changes};
 use side::Side;
@@ -74,7 +76,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// `SLOT_LOST`, `PUBLICATION_MISSING`; whatever source or destination say that is not of one table.
 /// All that was told remains true.
 pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> {
-    let side = Side::new(config.source.clone(), config.application.clone());
+    let side = Side::new(config.source.clone(), config.application.clone(), config.system.clone());
     side.prepare(&config.slot, &config.publication, config.start).await?;
     let binary = config.binary && side.binary_is_safe(&config.tables).await?;
     let untold = side.untold(&config.publication, &config.tables).await?;
@@ -95,16 +97,25 @@ pub async fn run(config: StreamConfig, mut handle: StreamHandle) -> Result<Lsn> 
         max_bytes: config.limits.max_bytes,
         reports: handle.reports.clone(),
         places: places.clone(),
+        // Older attempts sent nothing that the log did not hold when this one began.
+        written_below: AtomicU64::new(reader.system.position.0),
+        base: config.base,
     });
-    let mut engine = Engine::new(&config, flusher, places);
+    let mut engine = Engine::new(&config, flusher.clone(), places);
     for (table, error) in untold {
         engine.fail(table, error);
     }
     let streamed = stream(&config, &side, &mut engine, &mut reader, &mut handle).await;
-    match streamed {
-        Ok(()) => drain(engine, &handle).await,
+    let ended = match streamed {
+        Ok(()) => drain(&mut engine, &handle).await,
         Err(error) => Err(error.with("position", engine.position().to_string())),
-    }
+    };
+    // Nothing may be sent behind what is told now.
+    engine.steps.shutdown().await;
+    let below = Lsn(flusher.written_below.load(Ordering::Relaxed));
+    // Without it the larger bound holds that was announced.
+    let _bound = handle.reports.send(Report::Written { below }).await;
+    ended
 }
 
 /// Until cancelled.
@@ -196,7 +207,7 @@ async fn tell(engine: &mut Engine, handle: &StreamHandle) -> Result<()> {
 }
 
 /// Sends what there is, and tells the last position.
-async fn drain(mut engine: Engine, handle: &StreamHandle) -> Result<Lsn> {
+async fn drain(engine: &mut Engine, handle: &StreamHandle) -> Result<Lsn> {
     engine.drain();
     let deadline = (Instant::now() + DRAIN_TIMEOUT).min(*handle.lease_deadline.borrow());
     loop {
@@ -207,15 +218,15 @@ async fn drain(mut engine: Engine, handle: &StreamHandle) -> Result<Lsn> {
         tokio::select! {
             Some(step) = engine.steps.join_next() => {
                 // What failed is read again by the next attempt.
-                if ended(&mut engine, step).is_err() {
+                if ended(engine, step).is_err() {
                     break;
                 }
-                tell(&mut engine, handle).await?;
+                tell(engine, handle).await?;
             }
             () = tokio::time::sleep_until(wake) => {}
         }
     }
     engine.tell_position(true);
-    tell(&mut engine, handle).await?;
+    tell(engine, handle).await?;
     Ok(engine.position())
 }

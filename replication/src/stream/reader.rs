@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::config::StreamConfig;
 use crate::pgoutput::{self, Begin, Commit, Message};
-use crate::postgres::{PemFiles, from_replication, replication, within};
+use crate::postgres::{PemFiles, System, from_replication, replication, within};
 
 /// After so long without a word the walsender is looked for. It asks for a sign of life after half of
 /// its own time-out of 15 s, and gives up at its end.
@@ -20,6 +20,8 @@ const BUFFER_EVENTS: usize = 64;
 /// How long the server may take to begin: it reads its slot's state first.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const DOING: &str = "streaming";
+/// Key in an error's metadata: the server could not decode its log.
+pub const UNDECODABLE: &str = "undecodable";
 
 /// What comes from the server.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(super) enum Event {
 /// Reads.
 pub(super) struct Reader {
     client: ReplicationClient,
+    /// The source, as this very connection said before the stream began.
+    pub system: System,
     heard: Instant,
     _tls: PemFiles,
 }
@@ -51,7 +55,8 @@ impl Reader {
     /// Starts the stream.
     ///
     /// # Errors
-    /// `SLOT_IN_USE`, `SLOT_LOST`, `SOURCE_WAL_LEVEL` and those of a connection.
+    /// `SLOT_IN_USE`, `SLOT_LOST`, `SOURCE_WAL_LEVEL`, `SOURCE_IN_RECOVERY` if it is not the server that was
+    /// looked at before, and those of a connection.
     pub(super) async fn open(config: &StreamConfig, binary: bool) -> Result<Self> {
         let tls = PemFiles::write(&config.source.tls, &config.source.host)?;
         let mut settings = replication::settings(&config.source, &tls, &config.application)
@@ -63,9 +68,16 @@ impl Reader {
         settings.publication = quote_ident(&config.publication).into();
         within(START_TIMEOUT, DOING, async {
             let failed = |error| from_replication(DOING, &error);
-            let mut client = ReplicationClient::connect(settings).await.map_err(failed)?;
+            let mut client = ReplicationClient::connect_gated(settings).await.map_err(failed)?;
+            // On this connection: the name may lead to another server by now.
+            let system = replication::who(&mut client).await?;
+            if !system.is_same_log(&config.system) {
+                let what = "the source has become another one while the stream was set up";
+                return Err(Error::new(Code::SourceInRecovery, what));
+            }
+            client.start().await.map_err(failed)?;
             client.wait_started().await.map_err(failed)?;
-            Ok(Self { client, heard: Instant::now(), _tls: tls })
+            Ok(Self { client, system, heard: Instant::now(), _tls: tls })
         })
         .await
     }
@@ -103,7 +115,7 @@ impl Reader {
     ) -> Result<Option<Event>> {
         self.heard = Instant::now();
         let lsn = |lsn: WireLsn| Lsn(lsn.as_u64());
-        Ok(match event.map_err(|error| from_replication(DOING, &error))? {
+        Ok(match event.map_err(|error| undecodable(from_replication(DOING, &error)))? {
             Some(ReplicationEvent::XLogData { wal_start, data, .. }) => {
                 Some(Event::Change { record: lsn(wal_start), message: pgoutput::decode(data)? })
             }
@@ -127,5 +139,21 @@ impl Reader {
     /// Acknowledges everything up to `position` to the slot.
     pub(super) fn confirm(&self, position: Lsn) {
         self.client.update_applied_lsn(WireLsn::from_u64(position.0));
+    }
+}
+
+/// Classes of SQLSTATEs of what fails again when it is done again (PostgreSQL documentation, appendix A): data
+/// exceptions, features and objects that are not there, files that cannot be read, the server's own defects.
+const LASTING: [&str; 5] = ["0A", "22", "42", "58", "XX"];
+
+/// Marks an error of the walsender that may be one of the log itself: if it comes again at the same
+/// position, decoding is stuck there.
+fn undecodable(error: Error) -> Error {
+    let class = error.metadata().get("sqlstate").and_then(|state| state.get(..2));
+    match class {
+        Some(class) if error.code() == Code::SourceError && LASTING.contains(&class) => {
+            error.with(UNDECODABLE, "true")
+        }
+        _ => error,
     }
 }

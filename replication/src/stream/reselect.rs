@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use millrace_terms::{Code, Error, Result, quote_ident};
+use millrace_terms::{Code, Error, Lsn, Result, quote_ident};
 use postgres_types::{Format, FromSql, IsNull, ToSql, Type};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ use super::lane::PendingRow;
 use super::side::Side;
 use super::snapshot::Snapshot;
 use super::toast::{Row, Value};
-use crate::postgres::{Session, from_sql};
+use crate::postgres::{Session, epoch, from_sql};
 use crate::table::TablePlan;
 
 /// Pauses until a snapshot sees what was sent.
@@ -40,7 +40,8 @@ select a.attnum, pg_catalog.quote_ident(s.nspname) || '.' || pg_catalog.quote_id
        join pg_catalog.pg_type y on y.oid = a.atttypid join pg_catalog.pg_namespace s on s.oid = y.typnamespace
  where a.attrelid = $1::oid and a.attnum = any ($2::int2[]) and not a.attisdropped";
 
-/// Completes rows, by one question. Those whose key is gone are left out.
+/// Completes rows, by one question. Those whose key is gone are left out. Gives the end of the log
+/// behind the answer, too: what was read is the effect of commits below.
 ///
 /// # Errors
 /// `CANCELLED`; `SOURCE_TABLE_MISSING` and `TABLE_SCHEMA_CHANGED`, which are the table's; those of a
@@ -50,14 +51,14 @@ pub(super) async fn complete(
     plan: &TablePlan,
     mut pending: Vec<PendingRow>,
     cancel: &CancellationToken,
-) -> Result<Vec<PendingRow>> {
+) -> Result<(Vec<PendingRow>, Lsn)> {
     let missing = missing_columns(&pending);
     let mut pause = POLL_MIN;
-    let rows = loop {
+    let (rows, read_end) = loop {
         let session = side.session().await?;
         let (snapshot, rows) = ask(&session, plan, &pending, &missing).await?;
         if pending.iter().all(|row| snapshot.sees(row.xid)) {
-            break rows;
+            break (rows, epoch::log_end(&session).await?);
         }
         tokio::select! {
             () = cancel.cancelled() => {
@@ -73,7 +74,7 @@ pub(super) async fn complete(
         }
     }
     pending.retain(|pending| pending.row.is_whole());
-    Ok(pending)
+    Ok((pending, read_end))
 }
 
 fn missing_columns(pending: &[PendingRow]) -> Vec<usize> {

@@ -13,7 +13,7 @@ use super::config::StreamTable;
 use super::snapshot::Snapshot;
 use crate::postgres::present::{self, Present};
 use crate::postgres::tree::{self, Ancestors};
-use crate::postgres::{Session, SourceConfig, describe, dial, from_sql, slot};
+use crate::postgres::{Session, SourceConfig, System, describe, dial_log, from_sql, slot};
 use crate::table::TablePlan;
 
 /// Pauses until a commit is visible that the log has told.
@@ -25,19 +25,24 @@ const VISIBLE_POLL_MAX: Duration = Duration::from_millis(250);
 pub(super) struct Side {
     config: SourceConfig,
     application: String,
+    system: System,
     session: Mutex<Option<Arc<Session>>>,
 }
 
 impl Side {
-    pub(super) fn new(config: SourceConfig, application: String) -> Arc<Self> {
-        Arc::new(Self { config, application, session: Mutex::new(None) })
+    pub(super) fn new(config: SourceConfig, application: String, system: System) -> Arc<Self> {
+        Arc::new(Self { config, application, system, session: Mutex::new(None) })
     }
 
     pub(super) async fn session(&self) -> Result<Arc<Session>> {
         let mut session = self.session.lock().await;
         match &*session {
             Some(open) if !open.is_closed() => Ok(open.clone()),
-            _ => Ok(session.insert(Arc::new(dial(&self.config, &self.application).await?)).clone()),
+            // Values are read where the changes come from, and never from a standby.
+            _ => {
+                let open = dial_log(&self.config, &self.application, &self.system).await?;
+                Ok(session.insert(Arc::new(open)).clone())
+            }
         }
     }
 
@@ -45,7 +50,7 @@ impl Side {
     /// everything from there, the publication exists.
     ///
     /// # Errors
-    /// `SLOT_IN_USE`, `LEASE_LOST`, `SLOT_LOST`, `PUBLICATION_MISSING`, and those of [`dial`].
+    /// `SLOT_IN_USE`, `LEASE_LOST`, `SLOT_LOST`, `PUBLICATION_MISSING`, and those of [`dial_log`].
     pub(super) async fn prepare(&self, slot_name: &str, publication: &str, start: Lsn) -> Result<()> {
         let session = self.session().await?;
         slot::release(&session, slot_name, &self.application).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millrace_replication::clickhouse::Clickhouse;
 use millrace_replication::postgres::plan::{Options, plan};
-use millrace_replication::postgres::{describe, publication, slot};
+use millrace_replication::postgres::{describe, identify, publication, slot};
 use millrace_replication::stream::{
     self, AppendState, Cut, Limits, MemoryBudget, Older, OnColumnDropped, OnRewrite, Report, Rules, Snapshot,
     StreamConfig, StreamHandle, StreamTable, WORKER_BYTES,
@@ -98,6 +98,7 @@ impl Mirror {
             publication,
             application: format!("{APPLICATION}/0/1"),
             base: 0,
+            system: identify(&source.config, APPLICATION).await.unwrap(),
             start,
             tables: streamed,
             limits: Limits { min_interval: Duration::from_millis(1), ..Limits::default() },

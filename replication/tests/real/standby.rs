@@ -1,4 +1,4 @@
-//! A source that waits for a synchronous standby. It is a setting of the whole cluster, so this test
+//! A source that waits for a synchronous standby. It is a setting of the whole cluster, so each test
 //! has one of its own.
 
 use std::path::Path;
@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use millrace_embedded::cache::Cache;
 use millrace_embedded::postgres::{Cluster, Settings, USER, install};
-use millrace_replication::postgres::{SourceConfig, Tls, dial};
+use millrace_replication::postgres::{SourceConfig, Tls, dial, epoch};
+use tokio_util::sync::CancellationToken;
 
 use crate::mirror::Mirror;
 use crate::servers::Source;
 
 const PASSWORD: &str = "standby";
 
-async fn cluster() -> (Cluster, Source) {
+async fn cluster(name: &str) -> (Cluster, Source) {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication").join(std::process::id().to_string());
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let settings = Settings {
-        name: "standby".into(),
-        dir: dir.join("standby"),
+        name: name.into(),
+        dir: dir.join(name),
         port,
         password: PASSWORD.into(),
-        log: dir.join("standby.log"),
+        log: dir.join(format!("{name}.log")),
         parameters: Settings::source_parameters(),
     };
     std::fs::create_dir_all(&dir).unwrap();
@@ -36,7 +37,7 @@ async fn cluster() -> (Cluster, Source) {
     };
     let sql = dial(&config, "test").await.unwrap();
     sql.batch_execute("set search_path = public").await.unwrap();
-    (cluster, Source { config, sql, word: format!("standby_{}", std::process::id()) })
+    (cluster, Source { config, sql, word: format!("{name}_{}", std::process::id()) })
 }
 
 /// Waits until so many commits wait for the standby.
@@ -51,16 +52,8 @@ async fn waiting_commits(mirror: &Mirror, count: i64) {
     panic!("no commit waits for the standby");
 }
 
-/// B4: the server sends a transaction before new snapshots see it. A large value that is read then is
-/// from before the change.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_value_is_not_read_before_its_change_is_visible() {
-    let (_cluster, source) = cluster().await;
-    let ddl = "create table docs (id int primary key, v int, big text);
-               alter table docs alter big set storage external;
-               insert into docs values (1, 0, repeat('old', 2000))";
-    let mirror = Mirror::on(source, ddl, &["docs"]).await;
-    let mut stream = mirror.start();
+/// From here on commits wait for a standby that is not there. Gives the session that finds that out.
+async fn commits_wait(mirror: &Mirror) -> tokio::task::JoinHandle<()> {
     mirror.source.run("alter system set synchronous_standby_names = 'nobody'").await;
     mirror.source.run("select pg_reload_conf()").await;
     // The setting holds when a commit waits: until then they go through.
@@ -71,7 +64,21 @@ async fn a_value_is_not_read_before_its_change_is_visible() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });
-    waiting_commits(&mirror, 1).await;
+    waiting_commits(mirror, 1).await;
+    probing
+}
+
+/// B4: the server sends a transaction before new snapshots see it. A large value that is read then is
+/// from before the change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_not_read_before_its_change_is_visible() {
+    let (_cluster, source) = cluster("reselect").await;
+    let ddl = "create table docs (id int primary key, v int, big text);
+               alter table docs alter big set storage external;
+               insert into docs values (1, 0, repeat('old', 2000))";
+    let mirror = Mirror::on(source, ddl, &["docs"]).await;
+    let mut stream = mirror.start();
+    let probing = commits_wait(&mirror).await;
     let writer = mirror.source.session().await;
     // Too large to be remembered within the transaction, so that the second change asks the source.
     let large = "begin; update docs set big = repeat('new', 3000000); update docs set v = 1; commit";
@@ -93,4 +100,30 @@ async fn a_value_is_not_read_before_its_change_is_visible() {
     let sink = "concat(toString(id), ' ', toString(v), ' ', lower(hex(MD5(big))))";
     assert_eq!(mirror.assert_same(0, row, sink).await, 1);
     stream.stop().await;
+}
+
+/// B3: a commit lies in the log, below the epoch, and nobody sees it yet: a copy that began now would not find
+/// it, and its version would be above the commit's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_begins_when_the_commits_below_its_epoch_are_visible() {
+    let (_cluster, source) = cluster("epoch").await;
+    let mirror = Mirror::on(source, "create table docs (id int primary key)", &["docs"]).await;
+    let session = mirror.source.session().await;
+    let probing = commits_wait(&mirror).await;
+    let writer = mirror.source.session().await;
+    let writing = tokio::spawn(async move { writer.batch_execute("insert into docs values (1)").await });
+    waiting_commits(&mirror, 2).await;
+
+    let taking = tokio::spawn(async move {
+        epoch::take(&session, &CancellationToken::new(), |_| ()).await.unwrap();
+        let rows = session.query_one("select count(*) from public.docs", &[]).await.unwrap();
+        rows.get::<_, i64>(0)
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!taking.is_finished(), "the row is committed, and not visible");
+    mirror.source.run("alter system reset synchronous_standby_names").await;
+    mirror.source.run("select pg_reload_conf()").await;
+    probing.abort();
+    writing.await.unwrap().unwrap();
+    assert_eq!(taking.await.unwrap(), 1);
 }

@@ -11,8 +11,8 @@ use millrace_workflows::contract;
 use millrace_workflows::failure;
 use millrace_workflows::payload::{
     CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope, DueTable,
-    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, Resync, ResyncInput, StreamEnd,
-    StreamRef, TableCopy, TableCounts, WorkflowIds,
+    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, Resync, ResyncInput, SourceInput,
+    StreamEnd, StreamRef, TableCopy, TableCounts, WorkflowIds,
 };
 use millrace_workflows::phase::Phase;
 use temporalio_macros::activities;
@@ -138,9 +138,11 @@ impl Scripted {
     pub async fn prepare_source(
         self: Arc<Self>,
         _ctx: ActivityContext,
-        mirror: MirrorRef,
+        input: SourceInput,
     ) -> Result<(), ActivityError> {
-        fail(self.with(&mirror.mirror, |script| script.prepare_failure.clone()))
+        // As by the policy `error`: a stream begins anew when a person asks for it.
+        fail(input.recovery.filter(|recovery| !recovery.asked).map(|recovery| recovery.error))?;
+        fail(self.with(&input.mirror, |script| script.prepare_failure.clone()))
     }
 
     #[activity(definition = contract::PrepareDestination)]

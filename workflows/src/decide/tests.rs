@@ -73,11 +73,29 @@ fn a_pause_stops_every_child_once_and_resume_waits_until_the_old_stream_is_gone(
 #[test]
 fn a_stream_that_fails_for_good_fails_the_mirror_and_resume_prepares_again() {
     let mut mirror = running(&[]);
-    let lost = Error::new(Code::SlotLost, "slot s is gone");
-    mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Failed(lost.clone()) });
-    assert_eq!((mirror.phase, mirror.error.clone()), (Phase::Failed, Some(lost)));
+    let denied = Error::new(Code::SourcePermission, "permission denied");
+    mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Failed(denied.clone()) });
+    assert_eq!((mirror.phase, mirror.error.clone()), (Phase::Failed, Some(denied)));
     mirror.apply(Event::Resume).unwrap();
     assert_eq!((mirror.phase, mirror.error.clone()), (Phase::Setup, None));
+    assert_eq!(mirror.recovery, None, "nothing is lost");
+}
+
+#[test]
+fn a_stream_that_is_lost_is_prepared_again_and_begins_anew_only_when_asked() {
+    for code in [Code::SlotLost, Code::SourceTimeline, Code::DecodingStuck] {
+        let mut mirror = running(&[]);
+        let lost = Error::new(code, "the stream cannot go on");
+        mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Failed(lost.clone()) });
+        assert_eq!(mirror.phase, Phase::Setup, "the policy is known where the source is prepared");
+        assert_eq!(mirror.recovery, Some(Recovery { error: lost.clone(), asked: false }));
+        mirror.fail(lost.clone());
+        assert_eq!((mirror.phase, mirror.recovery.clone()), (Phase::Failed, None));
+        mirror.apply(Event::Resume).unwrap();
+        assert_eq!(mirror.recovery, Some(Recovery { error: lost, asked: true }));
+        mirror.apply(Event::Prepared).unwrap();
+        assert_eq!((mirror.phase, mirror.recovery.clone()), (Phase::Running, None));
+    }
 }
 
 #[test]
