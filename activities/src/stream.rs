@@ -24,7 +24,7 @@ use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::Lease;
 use millrace_catalog::tables::Table;
 use millrace_replication::clickhouse::InsertId;
-use millrace_replication::postgres::{self, Session, slot};
+use millrace_replication::postgres::{self, Session, slot, tree};
 use millrace_replication::stream::{
     self, AppendState, Limits, Older, OnColumnDropped, OnRewrite, Rules, Snapshot, StreamConfig,
     StreamHandle, StreamTable,
@@ -304,14 +304,19 @@ async fn configure(
         system: found.system,
         start,
         older: Older { until: Instant::now(), inserts: older },
-        tables: tables(environment, mirror, stream).await?,
+        tables: tables(environment, mirror, stream, &session).await?,
         limits: limits(mirror, destination),
         memory: environment.memory.clone(),
         binary: true,
     })
 }
 
-async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) -> Result<Vec<StreamTable>> {
+async fn tables(
+    environment: &Environment,
+    mirror: &Mirror,
+    stream: &StreamRef,
+    session: &Session,
+) -> Result<Vec<StreamTable>> {
     let plans = environment.catalog.stream_plans(&stream.mirror, stream.stream).await?;
     let mut leaves: BTreeMap<i64, BTreeMap<u32, Option<Lsn>>> = BTreeMap::new();
     for known in environment.catalog.stream_leaves(&stream.mirror, stream.stream).await? {
@@ -335,7 +340,25 @@ async fn tables(environment: &Environment, mirror: &Mirror, stream: &StreamRef) 
         let leaves = leaves.remove(&id).unwrap_or_default();
         tables.push(StreamTable { id, plan, rules, floor: table.floor, append, leaves, merges_heirs: false });
     }
+    know_leaves(session, &mut tables).await?;
     Ok(tables)
+}
+
+/// Of a table whose first copy has not begun no leaves are stored. The stream must know them all the same:
+/// one that is detached before it is told of would be taken for no part of the table, its last changes
+/// would be lost, and a TRUNCATE of the others would pass for one of the whole.
+async fn know_leaves(session: &Session, tables: &mut [StreamTable]) -> Result<()> {
+    let unknown = |table: &&mut StreamTable| table.leaves.is_empty();
+    let oids: Vec<u32> = tables.iter_mut().filter(unknown).map(|table| table.plan.oid).collect();
+    if oids.is_empty() {
+        return Ok(());
+    }
+    let mut trees = tree::of(session, &oids, false).await?;
+    for table in tables.iter_mut().filter(unknown) {
+        let leaves = trees.remove(&table.plan.oid).map(|tree| tree.leaves).unwrap_or_default();
+        table.leaves = leaves.iter().map(|leaf| (leaf.oid, None)).collect();
+    }
+    Ok(())
 }
 
 fn append_state(append: &Append) -> Result<AppendState> {

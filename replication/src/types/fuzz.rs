@@ -55,11 +55,20 @@ pub fn transcoded_bytes_max(input: &[u8]) -> usize {
 fn bytes_max(conversion: &Conversion, length: usize) -> usize {
     let elements = if conversion.is_array() { 1 + length / 4 } else { 1 };
     let each = match conversion.innermost() {
-        Conversion::Vector(Vector::Sparse) => SPARSE_BYTES_MAX,
+        _ if is_sparse(conversion) => SPARSE_BYTES_MAX,
         Conversion::NumericText | Conversion::Decimal { .. } => NUMBER_BYTES_MAX,
         _ => VALUE_BYTES_MAX,
     };
     GROWTH_MAX * (length + 1) + elements * each
+}
+
+fn is_sparse(conversion: &Conversion) -> bool {
+    match conversion {
+        Conversion::Vector(kind) => *kind == Vector::Sparse,
+        Conversion::OrNull(inner) | Conversion::Array(inner) => is_sparse(inner),
+        Conversion::Nested { element, .. } => is_sparse(element),
+        _ => false,
+    }
 }
 
 fn encoded(column: &Column) -> Vec<u8> {
