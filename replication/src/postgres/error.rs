@@ -76,6 +76,8 @@ fn from_state(doing: &str, state: &str, message: &str) -> Error {
         "0A000" if message.contains("logical decoding") && message.contains("recovery") => {
             Code::SourceInRecovery
         }
+        // Characters that the server cannot give as UTF-8: they will not be others the next time.
+        "22021" | "22P05" => Code::ValueUnrepresentable,
         "57P01" | "57P02" | "57P03" | "57P05" => Code::SourceUnreachable,
         _ if state.starts_with("08") => Code::SourceUnreachable,
         _ => Code::SourceError,

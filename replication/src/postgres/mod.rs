@@ -96,6 +96,12 @@ const PINNED: &[(&str, &str)] = &[
     ("jit", "off"),
 ];
 
+/// What a database calls its encoding that knows none: it stores whatever bytes it is sent.
+pub(crate) const NO_ENCODING: &str = "SQL_ASCII";
+/// Makes a session of such a database hand out the bytes as they are. Asked for UTF-8, the server would
+/// refuse to send those that are none. It cannot be among the [`PINNED`]: the libraries ask for UTF-8 later.
+pub(crate) const RAW_BYTES: &str = "set client_encoding = 'SQL_ASCII'";
+
 /// The `options` of a session: [`PINNED`] and what is added, as the server's command line takes them.
 pub fn session_options(further: &[(&str, &str)]) -> String {
     let mut options = String::new();
@@ -156,9 +162,14 @@ pub async fn dial(config: &SourceConfig, application: &str) -> Result<Session> {
         let connector = tls::connector(&config.tls, &config.host)?;
         let (client, connection) =
             client_config(config, application).connect(connector).await.map_err(|e| from_sql(&doing, &e))?;
+        let is_raw = connection.parameter("server_encoding") == Some(NO_ENCODING);
         // An error of the connection is seen by whoever waits for an answer of the session.
         let connection = tokio::spawn(async move { drop(connection.await) });
-        Ok(Session { client, connection })
+        let session = Session { client, connection };
+        if is_raw {
+            session.batch_execute(RAW_BYTES).await.map_err(|error| from_sql(&doing, &error))?;
+        }
+        Ok(session)
     })
     .await
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use millrace_terms::{Code, Error, Lsn, Result};
-use pgwire_replication::{ReplicationClient, ReplicationConfig};
+use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig};
 use secrecy::ExposeSecret;
 
 use super::history::left_at;
 use super::{
-    CONNECT_TIMEOUT, PemFiles, Session, SourceConfig, cut, dial, from_replication, from_sql, session_options,
+    CONNECT_TIMEOUT, NO_ENCODING, PemFiles, RAW_BYTES, Session, SourceConfig, cut, dial, from_replication, from_sql, session_options,
     within,
 };
 
@@ -37,6 +37,17 @@ pub(crate) fn settings(config: &SourceConfig, tls: &PemFiles, application: &str)
     .with_options(session_options(&[("wal_sender_timeout", WAL_SENDER_TIMEOUT)]))
     .with_status_interval(STATUS_INTERVAL)
     .with_wakeup_interval(WAKEUP_INTERVAL)
+}
+
+/// Starts the stream of a connection that waits for it, after it was told how the database's bytes are sent.
+pub(crate) async fn start(client: &mut ReplicationClient) -> std::result::Result<(), PgWireError> {
+    let rows = client.simple_query("show server_encoding").await?;
+    let encoding = rows.first().and_then(|row| row.first()).and_then(Option::as_deref);
+    if encoding == Some(NO_ENCODING.as_bytes()) {
+        client.simple_query(RAW_BYTES).await?;
+    }
+    client.start().await?;
+    client.wait_started().await
 }
 
 /// A replication connection for commands. The files of its certificates are read while it connects.

@@ -75,8 +75,7 @@ impl Reader {
                 let what = "the source has become another one while the stream was set up";
                 return Err(Error::new(Code::SourceInRecovery, what));
             }
-            client.start().await.map_err(failed)?;
-            client.wait_started().await.map_err(failed)?;
+            replication::start(&mut client).await.map_err(failed)?;
             Ok(Self { client, system, heard: Instant::now(), _tls: tls })
         })
         .await
