@@ -11,11 +11,12 @@ pub(super) const END: &str = "select pg_catalog.pg_current_wal_insert_lsn(); com
 /// Begins the transaction, keeps the leaf from being rewritten, and tells what it is now: its OID,
 /// which another table of the same name would not have, and its file.
 ///
-/// READ COMMITTED, so that what follows sees the leaf as it is once the lock is there.
+/// A SELECT holds the lock like any other statement, and may be run by whom LOCK TABLE is refused: a role
+/// that may read some columns only. READ COMMITTED, so that what follows sees the leaf as it is once the lock is there.
 pub(super) fn lock(partition: &Partition) -> String {
     let leaf = partition.leaf.to_sql();
     format!(
-        "begin isolation level read committed read only; lock table only {leaf} in access share mode; \
+        "begin isolation level read committed read only; select from only {leaf} limit 0; \
          select oid, pg_catalog.pg_relation_filenode(oid) from pg_catalog.pg_class where oid = '{}'::pg_catalog.regclass",
         leaf.replace('\'', "''"),
     )
@@ -24,16 +25,16 @@ pub(super) fn lock(partition: &Partition) -> String {
 /// Reads the range.
 pub(super) fn copy(plan: &TablePlan, partition: &Partition) -> String {
     let columns: Vec<_> = plan.columns.iter().map(expression).collect();
-    let end = match partition.end_block {
-        Some(end) => format!(" and ctid < '({end},0)'::pg_catalog.tid"),
-        None => String::new(),
+    let range = match (partition.first_block, partition.end_block) {
+        // Who may read some columns only may not name `ctid`.
+        (0, None) => String::new(),
+        (first, None) => format!(" where ctid >= '({first},0)'::pg_catalog.tid"),
+        (first, Some(end)) => {
+            format!(" where ctid >= '({first},0)'::pg_catalog.tid and ctid < '({end},0)'::pg_catalog.tid")
+        }
     };
-    format!(
-        "copy (select {} from only {} where ctid >= '({},0)'::pg_catalog.tid{end}) to stdout (format binary)",
-        columns.join(", "),
-        partition.leaf.to_sql(),
-        partition.first_block,
-    )
+    let leaf = partition.leaf.to_sql();
+    format!("copy (select {} from only {leaf}{range}) to stdout (format binary)", columns.join(", "))
 }
 
 /// Begins the one transaction of a whole table's copy, and tells what it sees. The lock comes before the
@@ -94,14 +95,14 @@ mod tests {
         );
         assert!(
             copy(&plan, &partition(0, None))
-                .ends_with("where ctid >= '(0,0)'::pg_catalog.tid) to stdout (format binary)")
+                .ends_with("from only \"s\".\"it's \"\"odd\"\"\") to stdout (format binary)")
         );
     }
 
     #[test]
     fn the_leaf_is_quoted_as_a_name_and_as_a_text() {
         let sql = lock(&partition(0, None));
-        assert!(sql.contains("lock table only \"s\".\"it's \"\"odd\"\"\" in"), "{sql}");
+        assert!(sql.contains("select from only \"s\".\"it's \"\"odd\"\"\" limit 0"), "{sql}");
         assert!(sql.contains("'\"s\".\"it''s \"\"odd\"\"\"'::pg_catalog.regclass"), "{sql}");
     }
 }

@@ -96,6 +96,24 @@ pub async fn tables(
     Ok((checks, shapes))
 }
 
+/// Whether we may read what is not excluded.
+fn readable(shape: &TableShape, exclude: &[String]) -> Result<()> {
+    let hidden: Vec<_> =
+        shape.unreadable.iter().filter(|column| !exclude.contains(column)).cloned().collect();
+    if hidden.is_empty() {
+        return Ok(());
+    }
+    let name = shape.name.to_string();
+    let error =
+        Error::new(Code::SourcePermission, format!("{name} may not be read: columns {}", hidden.join(", ")))
+            .with("table", &name)
+            .with_remedy(format!(
+                "Run `GRANT SELECT ON {} TO ...;` for the peer's user, or exclude the columns.",
+                shape.name.to_sql()
+            ));
+    Err(error)
+}
+
 fn table_checks(shape: &TableShape, wanted: &Wanted) -> Vec<Check> {
     let name = shape.name.to_string();
     let mut checks = Vec::new();
@@ -104,17 +122,7 @@ fn table_checks(shape: &TableShape, wanted: &Wanted) -> Vec<Check> {
         None => checks.push(Check::pass("table", "can be replicated").on(&name)),
     }
     checks.extend(shape.warning(wanted.append_only).map(|error| Check::warn("key", &error)));
-    let readable = if shape.readable {
-        Ok(())
-    } else {
-        Err(Error::new(Code::SourcePermission, format!("{name} may not be read"))
-            .with("table", &name)
-            .with_remedy(format!(
-                "Run `GRANT SELECT ON {} TO ...;` for the peer's user.",
-                shape.name.to_sql()
-            )))
-    };
-    checks.push(Check::of("read privilege", &readable, "may be read").on(&name));
+    checks.push(Check::of("read privilege", &readable(shape, &wanted.exclude), "may be read").on(&name));
     if shape.heirs > 0 && shape.kind == TableKind::Ordinary {
         let why =
             format!("{name} has {} tables that inherit from it: their rows are not its own", shape.heirs);

@@ -13,7 +13,10 @@ const TABLES: &str = "
 select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relreplident::text,
        c.relispartition, greatest(c.reltuples, 0)::int8,
        case when c.relkind in ('r', 'm') then coalesce(pg_catalog.pg_table_size(c.oid), 0) else 0 end,
-       pg_catalog.has_table_privilege(c.oid, 'SELECT'),
+       case when pg_catalog.has_table_privilege(c.oid, 'SELECT') then '{}' else array(
+         select a.attname::text from pg_catalog.pg_attribute a
+          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            and not pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')) end,
        (select pg_catalog.count(*) from pg_catalog.pg_inherits i
          join pg_catalog.pg_class h on h.oid = i.inhrelid
         where i.inhparent = c.oid and not h.relispartition)::int4,
@@ -173,7 +176,7 @@ fn bare_shape(row: &tokio_postgres::Row) -> TableShape {
         oid: row.get(0),
         kind,
         logged: row.get::<_, &str>(4) == "p",
-        readable: row.get(9),
+        unreadable: row.get(9),
         identity: identity(row.get(5)),
         columns: Vec::new(),
         indexes: Vec::new(),

@@ -17,8 +17,8 @@ pub struct TableShape {
     pub kind: TableKind,
     /// Whether its changes are in the log: neither temporary nor unlogged.
     pub logged: bool,
-    /// Whether we may read it.
-    pub readable: bool,
+    /// Columns that we may not read.
+    pub unreadable: Vec<String>,
     /// What the log tells of old rows.
     pub identity: SourceIdentity,
     /// Columns in order, without dropped ones.
@@ -358,7 +358,7 @@ mod tests {
             oid: 7,
             kind: TableKind::Ordinary,
             logged: true,
-            readable: true,
+            unreadable: Vec::new(),
             identity,
             columns: vec![column(1, "a", false), column(3, "b", false), column(4, "c", true)],
             indexes,

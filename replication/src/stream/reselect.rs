@@ -159,7 +159,12 @@ async fn key_columns(session: &Session, plan: &TablePlan) -> Result<(String, Vec
 }
 
 fn query(plan: &TablePlan, table: &str, key: &[KeyColumn], missing: &[usize]) -> String {
-    let mut sql = String::from("select r.n, pg_current_snapshot()::text, t.ctid is not null");
+    // A row that was found has a key. Who may read some columns only may not name `ctid`.
+    let found: Vec<String> = key
+        .iter()
+        .map(|column| format!("pg_catalog.num_nulls(t.{}) = 0", quote_ident(&column.name)))
+        .collect();
+    let mut sql = format!("select r.n, pg_current_snapshot()::text, {}", found.join(" and "));
     for column in missing {
         let name = quote_ident(&plan.columns[*column].name);
         // `format` calls the type's own output function, which a cast to text does not always do.
