@@ -222,6 +222,9 @@ async fn look_at_destinations(
         };
         let message = format!("{} can be made", plan.destination);
         checks.push(found::Check::of(NAME, &free, message).on(plan.source.to_string()));
+        if let Err(error) = clickhouse.check_partition_by(plan).await {
+            checks.push(found::Check::fail("partition_by", &error).on(plan.source.to_string()));
+        }
     }
     checks
 }

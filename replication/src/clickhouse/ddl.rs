@@ -81,6 +81,23 @@ pub fn create_table(placement: Placement<'_>, plan: &TablePlan) -> String {
     )
 }
 
+/// Evaluates the PARTITION BY of a plan over no row: the server says what is wrong with it, and
+/// nothing is made.
+pub fn try_partition_by(plan: &TablePlan) -> String {
+    let columns = plan
+        .columns
+        .iter()
+        .filter(|column| plan.partition_by.contains(&column.destination))
+        .map(|column| {
+            let kind = quote_text(&column.clickhouse_type);
+            format!("defaultValueOfTypeName({kind}) AS {}", quote_ident(&column.destination))
+        })
+        .chain(["1 AS `no column of the table`".to_owned()])
+        .collect::<Vec<_>>()
+        .join(", ");
+    format!("SELECT {} FROM (SELECT {columns}) LIMIT 0 FORMAT Null", plan.partition_by)
+}
+
 /// The engine's name on a single server.
 pub fn engine(plan: &TablePlan) -> &'static str {
     if plan.append_only { "MergeTree" } else { "ReplacingMergeTree" }

@@ -95,6 +95,26 @@ impl Clickhouse {
         Ok(rows > 0)
     }
 
+    /// Looks whether the server understands the PARTITION BY of a plan.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` with what the server says, if it does not.
+    pub async fn check_partition_by(&self, plan: &TablePlan) -> Result<()> {
+        if plan.partition_by.is_empty() {
+            return Ok(());
+        }
+        self.execute(&ddl::try_partition_by(plan)).await.map_err(|error| {
+            let is_away = error.code().is_retryable() && error.code() != Code::DestinationError;
+            if is_away || matches!(error.code(), Code::DestinationAuth | Code::DestinationPermission) {
+                return error;
+            }
+            let text = format!("partition_by of {}: {}", plan.source, error.message());
+            Error::new(Code::InvalidArgument, text)
+                .with("table", plan.source.to_string())
+                .with("field", "partition_by")
+        })
+    }
+
     /// Removes a destination table if it exists.
     ///
     /// # Errors
