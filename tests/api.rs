@@ -13,6 +13,8 @@ pub fn tests() -> Vec<Trial> {
         test("api::lists_source_tables", lists_source_tables),
         test("api::validate_only_makes_nothing", validate_only_makes_nothing),
         test("api::watch_follows_a_mirror_to_its_end", watch_follows_a_mirror_to_its_end),
+        test("api::states_follow_one_another", states_follow_one_another),
+        test("api::rows_are_counted", rows_are_counted),
         test("api::drop_removes_what_was_made", drop_removes_what_was_made),
         test("api::health_and_reflection", health_and_reflection),
     ]
@@ -84,6 +86,55 @@ async fn watch_follows_a_mirror_to_its_end(bed: Bed) {
     let delete = api::DeleteMirrorRequest { name: bed.name.clone(), ..Default::default() };
     assert!(bed.mirrors().delete_mirror(delete).await.expect("deleted").into_inner().done);
     while watched.message().await.expect("the watch ends without an error").is_some() {}
+}
+
+/// Whoever watches sees these states in this order. Some pass too quickly to be seen.
+async fn states_follow_one_another(bed: Bed) {
+    use mirror::State::{Paused, Running, Setup, Snapshot};
+    bed.sql("create table t (id int primary key); insert into t values (1)").await;
+    bed.create(bed.mirror(&["public.t"])).await.expect("a mirror");
+    let request = api::WatchMirrorRequest { name: bed.name.clone() };
+    let mut watched = bed.mirrors().watch_mirror(request).await.expect("a stream").into_inner();
+    let mut seen = Vec::new();
+    let mut steps = vec![("resume", Paused), ("pause", Running)];
+    let (pause, resume) = (
+        api::PauseMirrorRequest { name: bed.name.clone(), ..Default::default() },
+        api::ResumeMirrorRequest { name: bed.name.clone(), ..Default::default() },
+    );
+    loop {
+        let mirror =
+            watched.message().await.expect("an update").expect("the mirror lives").mirror.expect("a mirror");
+        if seen.last() != Some(&mirror.state()) {
+            seen.push(mirror.state());
+        }
+        match steps.last() {
+            Some(("pause", state)) if mirror.state() == *state => {
+                bed.mirrors().pause_mirror(pause.clone()).await.expect("paused");
+                steps.pop();
+            }
+            Some(("resume", state)) if mirror.state() == *state => {
+                bed.mirrors().resume_mirror(resume.clone()).await.expect("resumed");
+                steps.pop();
+            }
+            None if mirror.state() == Running => break,
+            _ => {}
+        }
+    }
+    let mut all = [Setup, Snapshot, Running, Paused, Running].into_iter();
+    assert!(seen.iter().all(|state| all.any(|expected| expected == *state)), "{seen:?}");
+    assert!(seen.ends_with(&[Running, Paused, Running]), "{seen:?}");
+}
+
+async fn rows_are_counted(bed: Bed) {
+    bed.sql("create table t (id int primary key, v int); create table u (id int primary key); insert into t select i, i from generate_series(1, 1234) i").await;
+    bed.mirror_streaming(&["public.t", "public.u"]).await;
+    bed.sql("insert into t select i, i from generate_series(2001, 2100) i; update t set v = -v where id <= 40; delete from t where id between 51 and 57; insert into u values (1)").await;
+    assert_eq!(bed.wait_equal("t", "t").await, 1_327);
+    bed.wait_for("the rows are counted", |mirror| {
+        let counts = |table: &api::Table| (table.rows_copied, table.inserts, table.updates, table.deletes);
+        mirror.tables.iter().map(counts).eq([(1_234, 100, 40, 7), (0, 1, 0, 0)])
+    })
+    .await;
 }
 
 async fn drop_removes_what_was_made(bed: Bed) {

@@ -19,7 +19,11 @@ mod failover;
 mod faults;
 mod fencing;
 mod kinds;
+mod many;
 mod modes;
+mod names;
+mod options;
+mod outages;
 mod partitions;
 mod refusals;
 mod resync;
@@ -29,6 +33,8 @@ mod snapshot;
 mod stream;
 mod tables;
 mod temporal;
+mod transactions;
+mod types;
 mod user;
 
 use libtest_mimic::{Arguments, Trial};
@@ -44,6 +50,10 @@ fn main() {
         faults::tests(),
         fencing::tests(),
         kinds::tests(),
+        many::tests(),
+        names::tests(),
+        options::tests(),
+        outages::tests(),
         partitions::tests(),
         refusals::tests(),
         modes::tests(),
@@ -54,6 +64,8 @@ fn main() {
         stream::tests(),
         tables::tests(),
         temporal::tests(),
+        transactions::tests(),
+        types::tests(),
         user::tests(),
     ]
     .into_iter()

@@ -14,7 +14,7 @@ use super::stack::{self, Endpoints};
 use super::{equal, wait};
 
 /// Longest wait for something that takes a second on an idle machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// A test's own corner of the shared stack.
 pub struct Bed {
@@ -27,6 +27,7 @@ pub struct Bed {
     /// The test's database in ClickHouse.
     pub clickhouse: Clickhouse,
     database: String,
+    destination_database: String,
     stack: Endpoints,
 }
 
@@ -45,9 +46,29 @@ impl Bed {
         admin.batch_execute(&format!("create database {database}")).await.expect("a source database");
         let source = connect(&stack.source, Some(&database)).await;
         let clickhouse = Clickhouse::new(&stack.clickhouse, &database);
-        let bed = Self { name, api: channel(&stack.grpc).await, source, clickhouse, database, stack };
+        let bed = Self {
+            name,
+            api: channel(&stack.grpc).await,
+            source,
+            clickhouse,
+            destination_database: database.clone(),
+            database,
+            stack,
+        };
         bed.create_peers(&bed.api).await;
         bed
+    }
+
+    /// Goes on with databases of these names, the one on the source made with `options`, and with
+    /// peers of their own.
+    pub async fn move_to(&mut self, source: &str, options: &str, destination: &str) {
+        self.sql(&format!("create database \"{}\" {options}", source.replace('"', "\"\""))).await;
+        self.name.push_str("-x");
+        self.database = source.to_owned();
+        self.destination_database = destination.to_owned();
+        self.source = self.session().await;
+        self.clickhouse = Clickhouse::new(&self.stack.clickhouse, destination);
+        self.create_peers(&self.api).await;
     }
 
     /// Talks to another server than the shared one, which has a catalog of its own.
@@ -91,7 +112,7 @@ impl Bed {
                 url: format!("http://{host}"),
                 user: user.to_owned(),
                 password: Some(password.to_owned()),
-                database: self.database.clone(),
+                database: self.destination_database.clone(),
                 ..Default::default()
             })),
             ..Default::default()
@@ -186,6 +207,16 @@ impl Bed {
             }
         })
         .await
+    }
+
+    /// Waits until a query in ClickHouse, of one column `line`, gives these rows.
+    pub async fn wait_lines(&self, sql: &str, expected: &[impl AsRef<str>]) {
+        wait::until(sql, SOON, || async {
+            let seen = self.clickhouse.query_lines(sql).await?;
+            let is_so = seen.iter().map(String::as_str).eq(expected.iter().map(AsRef::as_ref));
+            if is_so { Ok(()) } else { Err(seen.join("\n")) }
+        })
+        .await;
     }
 
     /// Waits until the destination table is exactly the source table; returns the number of rows.

@@ -46,6 +46,15 @@ impl Process {
         self.child.try_wait().expect("a child").is_some()
     }
 
+    /// The most memory that the process has held so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+        kilobytes * 1024
+    }
+
     /// SIGSTOP: the process holds its connections and says nothing.
     pub fn freeze(&self) {
         self.signal(nix::sys::signal::Signal::SIGSTOP);
@@ -110,7 +119,12 @@ impl Cell {
 
     /// Starts a worker; it is ready when this returns.
     pub async fn worker(&self) -> Process {
-        let process = self.spawn("worker", &[]);
+        self.worker_with(&[]).await
+    }
+
+    /// Starts a worker with further environment variables.
+    pub async fn worker_with(&self, environment: &[(&str, String)]) -> Process {
+        let process = self.spawn("worker", environment);
         let port = process.metrics_port;
         wait::until("the cell's worker", START_LIMIT, || ready(port)).await;
         process

@@ -18,6 +18,33 @@ struct Rendering {
     destination: String,
 }
 
+/// A type without the domains over it.
+struct Kind {
+    name: String,
+    /// `e` for enums.
+    category: String,
+    typmod: i32,
+}
+
+/// A table's columns: name, type, element type if it is an array, dimensions. Domains are followed to
+/// the type below them, as ClickHouse knows no others.
+const COLUMNS: &str = "
+    with recursive bases as (
+        select oid as of, oid, -1 as typmod, 0 as dims from pg_type
+        union all
+        select b.of, t.typbasetype, greatest(t.typtypmod, b.typmod), greatest(t.typndims, b.dims)
+        from bases b join pg_type t on t.oid = b.oid where t.typtype = 'd'
+    ), kinds as (
+        select b.of, t.oid, t.typname::text as name, t.typtype::text as category, b.typmod, b.dims
+        from bases b join pg_type t on t.oid = b.oid where t.typtype <> 'd'
+    )
+    select a.attname::text, k.name, k.category, greatest(a.atttypmod, k.typmod), e.name, e.category,
+        greatest(a.atttypmod, k.typmod, e.typmod), greatest(a.attndims::int4, k.dims)
+    from pg_attribute a join kinds k on k.of = a.atttypid
+    left join (select t.typarray, k.* from pg_type t join kinds k on k.of = t.oid where t.typarray <> 0) e
+        on e.typarray = k.oid
+    where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum";
+
 /// Compares all columns of `table` (as SQL writes it) with `destination`; `Err` says what differs.
 pub async fn compare(
     source: &Client,
@@ -25,29 +52,26 @@ pub async fn compare(
     table: &str,
     destination_table: &str,
 ) -> Result<u64, String> {
-    let columns = source
-        .query(
-            "select a.attname::text, t.typname::text, t.typtype::text, coalesce(e.typname, '')::text,
-                    coalesce(e.typtype, ' ')::text, a.atttypmod
-             from pg_attribute a join pg_type t on t.oid = a.atttypid
-             left join pg_type e on e.oid = t.typelem and t.typcategory = 'A'
-             where a.attrelid = $1::text::regclass and a.attnum > 0 and not a.attisdropped order by a.attnum",
-            &[&table],
-        )
-        .await
-        .map_err(|error| format!("columns of {table}: {error}"))?;
+    let columns =
+        source.query(COLUMNS, &[&table]).await.map_err(|error| format!("columns of {table}: {error}"))?;
     let renderings: Vec<Rendering> = columns
         .iter()
         .map(|row| {
-            let (name, kind, category): (String, String, String) = (row.get(0), row.get(1), row.get(2));
-            let (element, element_category): (String, String) = (row.get(3), row.get(4));
-            column(&name, &kind, &category, &element, &element_category, row.get(5))
+            let kind = Kind { name: row.get(1), category: row.get(2), typmod: row.get(3) };
+            let element = row.get::<_, Option<String>>(4).map(|name| Kind {
+                name,
+                category: row.get(5),
+                typmod: row.get(6),
+            });
+            column(row.get(0), &kind, element.as_ref(), row.get(7))
         })
         .collect();
     let join = |side: fn(&Rendering) -> &String| {
         renderings.iter().map(|r| side(r).as_str()).collect::<Vec<_>>().join(", ")
     };
-    let source_rows = format!("select concat_ws('|', {}) as line from {table}", join(|r| &r.source));
+    // An array, because a function takes a hundred arguments at most.
+    let source_rows =
+        format!("select concat_ws('|', variadic array[{}]) as line from {table}", join(|r| &r.source));
     let destination_rows = format!(
         "select arrayStringConcat([{}], '|') as line from {destination_table} final",
         join(|r| &r.destination)
@@ -63,7 +87,7 @@ pub async fn compare(
 
 async fn source_digest(source: &Client, rows: &str) -> Result<(u64, String), String> {
     let sql = format!(
-        "select count(*), coalesce(sum(('x' || substr(md5(line), 1, 15))::bit(60)::bigint::numeric), 0)::text from ({rows}) r"
+        "select count(*), coalesce(sum(('x' || substr(md5(convert_to(line, 'UTF8')), 1, 15))::bit(60)::bigint::numeric), 0)::text from ({rows}) r"
     );
     let row = source.query_one(&sql, &[]).await.map_err(|error| format!("{sql}: {error:?}"))?;
     Ok((row.get::<_, i64>(0).unsigned_abs(), row.get(1)))
@@ -91,48 +115,60 @@ async fn differences(
     for line in destination.query_lines(destination_rows).await? {
         *counts.entry(line).or_default() -= 1;
     }
+    let differing: Vec<_> = counts.iter().filter(|(_, count)| **count != 0).collect();
     let mut text = String::new();
-    let differing = counts.iter().filter(|(_, count)| **count != 0);
-    for (line, count) in differing.take(DIFFERENCES_SHOWN) {
-        let side = if *count > 0 { "only on the source" } else { "only in ClickHouse" };
-        text.push_str(&format!("  {side}: {}\n", line.chars().take(300).collect::<String>()));
+    for (line, count) in differing.iter().take(DIFFERENCES_SHOWN) {
+        let side = if **count > 0 { "only on the source" } else { "only in ClickHouse" };
+        // Beside its counterpart, if there is one, a row is told by what differs.
+        let twin = differing.iter().find(|(other, n)| (**n > 0) != (**count > 0) && key(other) == key(line));
+        let shown = match twin {
+            Some((other, _)) => differing_cells(line, other),
+            None => (*line).clone(),
+        };
+        text.push_str(&format!("  {side}: {}\n", shown.chars().take(300).collect::<String>()));
     }
     Ok(text)
 }
 
-fn column(
-    name: &str,
-    kind: &str,
-    category: &str,
-    element: &str,
-    element_category: &str,
-    typmod: i32,
-) -> Rendering {
+fn key(line: &str) -> Option<&str> {
+    line.split('|').next()
+}
+
+fn differing_cells(line: &str, other: &str) -> String {
+    let cells = line.split('|').zip(other.split('|')).enumerate();
+    let cells = cells.filter(|(at, (one, two))| *at == 0 || one != two);
+    cells.map(|(at, (cell, _))| format!("{at}: {cell}")).collect::<Vec<_>>().join(" | ")
+}
+
+fn column(name: &str, kind: &Kind, element: Option<&Kind>, dimensions: i32) -> Rendering {
     let quoted = format!("\"{}\"", name.replace('"', "\"\""));
     let ticked = format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"));
-    if element.is_empty() {
-        let one = scalar(kind, category, typmod, &quoted, &ticked);
+    let or_null = |one: &Rendering, source: &str| Rendering {
+        // IS NULL also holds for a composite of NULLs.
+        source: format!("case when num_nulls({source}) = 1 then '\\N' else {} end", one.source),
+        destination: format!("ifNull({}, '\\\\N')", one.destination),
+    };
+    let Some(element) = element else { return or_null(&scalar(kind, &quoted, &ticked), &quoted) };
+    if dimensions > 1 {
         return Rendering {
-            source: format!("case when {quoted} is null then '\\N' else {} end", one.source),
-            destination: format!("ifNull({}, '\\\\N')", one.destination),
+            source: format!("coalesce(to_json({quoted})::text, '[]')"),
+            destination: format!("toJSONString({ticked})"),
         };
     }
-    let one = scalar(element, element_category, typmod, "e", "e");
+    let item = format!("({quoted})[i]");
+    let one = or_null(&scalar(element, &item, "e"), &item);
     Rendering {
         source: format!(
-            "coalesce((select string_agg(coalesce({}, '\\N'), ',' order by i) from unnest({quoted}) with ordinality as u(e, i)), '')",
+            "coalesce((select string_agg({}, ',' order by i) from generate_subscripts({quoted}, 1) i), '')",
             one.source
         ),
-        destination: format!(
-            "arrayStringConcat(arrayMap(e -> ifNull({}, '\\\\N'), {ticked}), ',')",
-            one.destination
-        ),
+        destination: format!("arrayStringConcat(arrayMap(e -> {}, {ticked}), ',')", one.destination),
     }
 }
 
-fn scalar(kind: &str, category: &str, typmod: i32, source: &str, destination: &str) -> Rendering {
+fn scalar(kind: &Kind, source: &str, destination: &str) -> Rendering {
     let pair = |source: String, destination: String| Rendering { source, destination };
-    match (kind, category) {
+    match (kind.name.as_str(), kind.category.as_str()) {
         (_, "e") => pair(format!("{source}::text"), format!("toString({destination})")),
         ("float4", _) => pair(
             format!("encode(float4send({source}), 'hex')"),
@@ -142,11 +178,11 @@ fn scalar(kind: &str, category: &str, typmod: i32, source: &str, destination: &s
             format!("encode(float8send({source}), 'hex')"),
             format!("lower(hex(reverse(reinterpretAsFixedString({destination}))))"),
         ),
-        ("numeric", _) if typmod >= 0 => {
+        ("numeric", _) if kind.typmod >= 0 => {
             pair(format!("trim_scale({source})::text"), format!("toString({destination})"))
         }
-        // A cast to text cuts the blanks off; the type's own text form has them.
-        ("bpchar", _) => pair(format!("format('%s', {source})"), format!("toString({destination})")),
+        // A cast to text is not always the type's own text: `bpchar` loses blanks, `inet` gains a mask.
+        ("bpchar" | "inet", _) => pair(format!("format('%s', {source})"), format!("toString({destination})")),
         ("bytea", _) => pair(format!("encode({source}, 'hex')"), format!("lower(hex({destination}))")),
         ("timestamp", _) => {
             pair(format!("to_char({source}, 'YYYY-MM-DD HH24:MI:SS.US')"), format!("toString({destination})"))

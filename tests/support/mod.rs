@@ -5,6 +5,7 @@
 //! - [`cell`]: servers and workers of a test's own, to be killed.
 //! - [`equal`]: whether a destination table is the source table.
 //! - [`http`]: a probe over HTTP.
+//! - [`proxy`]: a connection that can be cut.
 //! - [`wait`]: waiting for something to become true.
 
 pub mod bed;
@@ -12,6 +13,7 @@ pub mod cell;
 pub mod clickhouse;
 pub mod equal;
 pub mod http;
+pub mod proxy;
 pub mod stack;
 pub mod wait;
 

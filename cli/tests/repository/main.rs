@@ -7,6 +7,7 @@ mod commands;
 mod containers;
 mod documentation;
 mod manifests;
+mod scenarios;
 mod watching;
 
 use std::path::PathBuf;
