@@ -8,8 +8,8 @@ use secrecy::ExposeSecret;
 
 use super::history::left_at;
 use super::{
-    CONNECT_TIMEOUT, NO_ENCODING, PemFiles, RAW_BYTES, Session, SourceConfig, cut, dial, from_replication, from_sql, session_options,
-    within,
+    CONNECT_TIMEOUT, NO_ENCODING, PemFiles, RAW_BYTES, Session, SourceConfig, cut, dial, from_replication,
+    from_sql, session_options, within,
 };
 
 /// When the server gives up on a silent replication connection; it asks for a sign of life at half
