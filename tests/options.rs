@@ -92,6 +92,7 @@ async fn keys_partitions_and_names_are_as_asked(bed: Bed) {
         BTreeMap::from([("b".to_owned(), api::Column { name: "renamed b".into(), r#type: "Int64".into() })]);
     request.settings = Some(api::Settings {
         columns: Some(api::OwnColumns {
+            source: String::new(),
             version: "ver".into(),
             is_deleted: "gone".into(),
             synced_at: "at_ch".into(),
