@@ -105,8 +105,8 @@ impl Settings {
     pub fn source_parameters() -> BTreeMap<String, String> {
         let pairs = [
             ("wal_level", "logical"),
-            ("max_replication_slots", "64"),
-            ("max_wal_senders", "64"),
+            ("max_replication_slots", "200"),
+            ("max_wal_senders", "200"),
             ("max_prepared_transactions", "20"),
         ];
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()

@@ -18,8 +18,12 @@ pub mod stack;
 pub mod wait;
 
 use std::future::Future;
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
+use millrace_proto::v1 as api;
+use millrace_proto::v1::mirror_service_client::MirrorServiceClient;
+use tonic::transport::Channel;
 
 /// A test: its name and its body. The body gets a test bed named after it.
 pub fn test<F, Fut>(name: &'static str, body: F) -> Trial
@@ -35,9 +39,21 @@ where
             .map_err(Failed::from)?;
         runtime.block_on(async {
             let bed = bed::Bed::new(name).await;
+            let (mirrors, mirror) = (bed.mirrors(), bed.name.clone());
             body(bed).await;
+            clean_up(mirrors, mirror).await;
         });
         runtime.shutdown_background();
         Ok(())
     })
+}
+
+/// How long the drop of what a test left may take.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Drops the mirror of a test that has ended: it would hold a slot of the source, and stream, until all are
+/// over. Whether that succeeds is of no interest here: the tests of drops show that they work.
+async fn clean_up(mut mirrors: MirrorServiceClient<Channel>, name: String) {
+    let request = api::DeleteMirrorRequest { name, allow_missing: true, ..Default::default() };
+    let _dropped = tokio::time::timeout(CLEAN_UP_LIMIT, mirrors.delete_mirror(request)).await;
 }
