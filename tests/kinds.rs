@@ -1,16 +1,14 @@
 //! Kinds of tables: without a key, append-only, with generated columns.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use millrace_proto::v1::{self as api, table};
-use tokio::task::JoinHandle;
 
 use crate::support::bed::{Bed, SOON};
 use crate::support::cell::Cell;
+use crate::support::repeated::Repeated;
 use crate::support::{test, wait};
 
 pub fn tests() -> Vec<Trial> {
@@ -22,40 +20,12 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-/// Statements that go on until they are told to stop.
-struct Writer {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<()>,
-}
-
-impl Writer {
-    async fn start(bed: &Bed, statement: impl Fn(u64) -> String + Send + 'static) -> Self {
-        let session = bed.session().await;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            let mut round = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                round += 1;
-                session.batch_execute(&statement(round)).await.expect("writes");
-                tokio::time::sleep(Duration::from_millis(3)).await;
-            }
-        });
-        Self { stop, task }
-    }
-
-    async fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.expect("the writer");
-    }
-}
-
 async fn rows_without_a_key(bed: Bed) {
     bed.sql("create table readings (at int, device text, value numeric(8, 2), big text);
              alter table readings alter big set storage external; alter table readings replica identity full;
              insert into readings select i, 'd' || i % 10, i / 3.0, repeat(md5(i::text), 100) from generate_series(1, 2000) i")
         .await;
-    let writes = Writer::start(&bed, |round| {
+    let writes = Repeated::on_source(&bed, |round| {
         format!(
             "insert into readings values ({round} + 10000, null, {round}, 'new');
              update readings set value = value + 1 where at = {round}; delete from readings where at = {round} + 500"
@@ -64,7 +34,7 @@ async fn rows_without_a_key(bed: Bed) {
     .await;
     bed.mirror_streaming(&["public.readings"]).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    writes.stop().await;
+    writes.end().await;
     assert!(bed.wait_equal("readings", "readings").await > 1_000);
     // An identity that tells less.
     bed.sql("alter table readings replica identity default, add primary key (at); update readings set device = 'x' where at = 1").await;
@@ -129,7 +99,7 @@ async fn wait_same_rows(bed: &Bed) -> i64 {
 async fn append_only_survives_crashes(mut bed: Bed) {
     let cell = Cell::new(&mut bed).await;
     bed.sql(LOG).await;
-    let writes = Writer::start(&bed, |round| {
+    let writes = Repeated::on_source(&bed, |round| {
         format!("insert into log select i, 'new' from generate_series(1, {round} % 5 + 1) i")
     })
     .await;
@@ -155,7 +125,7 @@ async fn append_only_survives_crashes(mut bed: Bed) {
     third.kill();
     let _fourth = cell.worker().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    writes.stop().await;
+    writes.end().await;
     assert!(wait_same_rows(&bed).await > 40_000);
     bed.sql("truncate log; insert into log values (1, 'a'), (1, 'a')").await;
     assert_eq!(wait_same_rows(&bed).await, 2);

@@ -39,8 +39,27 @@ async fn wait_stalled(bed: &Bed) -> api::Mirror {
     .await
 }
 
+/// Rows of several partitions.
+const MANY_ROWS: &str = "create table t (id int primary key, v text, filler text); insert into t select i, 'old', repeat('x', 500) from generate_series(1, 20000) i";
+
+/// Cuts a mirror of [`MANY_ROWS`] off one of its peers while it copies, and again while it streams; rows
+/// are written each time. The second cut stays.
+async fn cut_twice(bed: &Bed, proxy: &Proxy, mut request: api::Mirror) {
+    let snapshot = api::SnapshotSettings { partition_bytes: Some(1 << 20), ..Default::default() };
+    request.settings = Some(api::Settings { snapshot: Some(snapshot), ..Default::default() });
+    bed.create(request).await.expect("a mirror");
+    bed.wait_for("a partition is copied", |mirror| mirror.tables[0].partitions_done > 0).await;
+    proxy.cut();
+    bed.sql("update t set v = 'new' where id % 10 = 0; delete from t where id % 100 = 1").await;
+    proxy.mend();
+    bed.wait_state(mirror::State::Running).await;
+    assert_eq!(bed.wait_equal("t", "t").await, 19_800);
+    proxy.cut();
+    bed.sql("insert into t select i, 'while it is gone', '' from generate_series(30001, 31000) i; update t set id = -id where id % 7 = 0").await;
+}
+
 async fn clickhouse_is_gone_for_a_while(bed: Bed) {
-    bed.sql("create table t (id int primary key, v text, filler text); insert into t select i, 'old', repeat('x', 500) from generate_series(1, 20000) i").await;
+    bed.sql(MANY_ROWS).await;
     let target = stack::endpoints().clickhouse.rsplit_once('@').expect("a user").1.to_owned();
     let proxy = Proxy::start(&target).await;
     let mut destination = bed.destination_peer();
@@ -50,18 +69,7 @@ async fn clickhouse_is_gone_for_a_while(bed: Bed) {
     config.url = format!("http://{}", proxy.address);
     let mut request = bed.mirror(&["public.t"]);
     request.destination = create_peer(&bed, destination).await;
-    let snapshot = api::SnapshotSettings { partition_bytes: Some(1 << 20), ..Default::default() };
-    request.settings = Some(api::Settings { snapshot: Some(snapshot), ..Default::default() });
-    bed.create(request).await.expect("a mirror");
-    // Gone while it copies, and again while it streams.
-    bed.wait_for("a partition is copied", |mirror| mirror.tables[0].partitions_done > 0).await;
-    proxy.cut();
-    bed.sql("update t set v = 'new' where id % 10 = 0; delete from t where id % 100 = 1").await;
-    proxy.mend();
-    bed.wait_state(mirror::State::Running).await;
-    assert_eq!(bed.wait_equal("t", "t").await, 19_800);
-    proxy.cut();
-    bed.sql("insert into t select i, 'while it is gone', '' from generate_series(30001, 31000) i; update t set id = -id where id % 7 = 0").await;
+    cut_twice(&bed, &proxy, request).await;
     let stalled = wait_stalled(&bed).await;
     assert!(
         stalled.tables.iter().all(|table| table.state() == table::State::Streaming),
@@ -91,24 +99,14 @@ async fn clickhouse_has_too_many_parts(bed: Bed) {
 }
 
 async fn the_source_is_gone_for_a_while(bed: Bed) {
-    bed.sql("create table t (id int primary key, v text, filler text); insert into t select i, 'old', repeat('x', 500) from generate_series(1, 20000) i").await;
+    bed.sql(MANY_ROWS).await;
     let mut source = bed.source_peer();
     let Some(peer::Config::Postgres(config)) = &mut source.config else { unreachable!("a source") };
     let proxy = Proxy::start(&format!("{}:{}", config.host, config.port)).await;
     config.port = proxy.address.port().into();
     let mut request = bed.mirror(&["public.t"]);
     request.source = create_peer(&bed, source).await;
-    let snapshot = api::SnapshotSettings { partition_bytes: Some(1 << 20), ..Default::default() };
-    request.settings = Some(api::Settings { snapshot: Some(snapshot), ..Default::default() });
-    bed.create(request).await.expect("a mirror");
-    bed.wait_for("a partition is copied", |mirror| mirror.tables[0].partitions_done > 0).await;
-    proxy.cut();
-    bed.sql("update t set v = 'new' where id % 10 = 0; delete from t where id % 100 = 1").await;
-    proxy.mend();
-    bed.wait_state(mirror::State::Running).await;
-    assert_eq!(bed.wait_equal("t", "t").await, 19_800);
-    proxy.cut();
-    bed.sql("insert into t select i, 'while it is gone', '' from generate_series(30001, 31000) i; update t set id = -id where id % 7 = 0").await;
+    cut_twice(&bed, &proxy, request).await;
     proxy.mend();
     assert_eq!(bed.wait_equal("t", "t").await, 20_800);
 }

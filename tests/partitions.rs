@@ -3,8 +3,8 @@
 use libtest_mimic::Trial;
 use millrace_proto::v1::{self as api, table};
 
-use crate::resync::Repeated;
 use crate::support::bed::{Bed, SOON};
+use crate::support::repeated::Repeated;
 use crate::support::{test, wait};
 
 pub fn tests() -> Vec<Trial> {

@@ -1,14 +1,12 @@
 //! Resync: a table is copied again while everything streams, and comes back from an error.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use millrace_proto::v1::{self as api, mirror, table};
-use tokio::task::JoinHandle;
 
 use crate::support::bed::Bed;
+use crate::support::repeated::Repeated;
 use crate::support::test;
 
 pub fn tests() -> Vec<Trial> {
@@ -21,35 +19,6 @@ pub fn tests() -> Vec<Trial> {
         test("resync::follows_a_truncated_partition_by_itself", follows_a_truncated_partition_by_itself),
         test("resync::is_refused_where_nothing_would_do_it", is_refused_where_nothing_would_do_it),
     ]
-}
-
-/// Statements that go on, one after the other, until they are told to stop; gives how many ran.
-pub struct Repeated {
-    stop: Arc<AtomicBool>,
-    task: JoinHandle<u64>,
-}
-
-impl Repeated {
-    pub async fn on_source(bed: &Bed, statement: impl Fn(u64) -> String + Send + 'static) -> Self {
-        let session = bed.session().await;
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move {
-            let mut round = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                round += 1;
-                session.batch_execute(&statement(round)).await.expect("writes");
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            round
-        });
-        Self { stop, task }
-    }
-
-    pub async fn end(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.expect("what is repeated")
-    }
 }
 
 async fn resync(bed: &Bed, table: &str) -> Result<api::Mirror, tonic::Status> {

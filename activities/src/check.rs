@@ -28,7 +28,7 @@ use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use uuid::Uuid;
 
-use crate::environment::Environment;
+use crate::environment::{Environment, plan_value};
 use crate::{alive, failure, peers};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
@@ -104,10 +104,7 @@ async fn look_at_mirror(
         for (spec, shape) in with_specs(mirror, &shapes) {
             match plan::plan(shape, &options(mirror, spec, database)) {
                 Ok(plan) => {
-                    let value = serde_json::to_value(&plan).map_err(|error| {
-                        Error::new(Code::Internal, format!("the plan of {}: {error}", shape.name))
-                    })?;
-                    tables.push(checked(shape, Some(value)));
+                    tables.push(checked(shape, Some(plan_value(&plan)?)));
                     plans.push(plan);
                 }
                 // What is wrong with the table itself has been said already.

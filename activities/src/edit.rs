@@ -53,7 +53,8 @@ async fn edit(environment: &Environment, name: &str) -> Result<()> {
     let mirror = catalog.get_mirror(name).await?;
     let session = environment.dial(&mirror).await?;
     let destination = environment.destination(&mirror).await?;
-    let work = Work { environment, mirror: &mirror, session: &session, destination: &destination };
+    let database = &environment.source(&mirror).await?.database;
+    let work = Work { environment, mirror: &mirror, session: &session, destination: &destination, database };
     // First those that leave: the same table may join again.
     let (joining, leaving): (Vec<Table>, Vec<Table>) =
         edits.into_iter().partition(|table| table.edit == Some(TableEdit::Join));
@@ -85,7 +86,9 @@ async fn join(work: &Work<'_>, table: &Table) -> Result<()> {
     }
     let plan = work.stored(&planned, log_end).await?;
     if work.environment.catalog.join_table(table.id, &plan).await? {
-        work.tell(table, &format!("{} joins the mirror", table.source)).await?;
+        work.environment
+            .tell(work.mirror.name(), &table.source, &format!("{} joins the mirror", table.source))
+            .await?;
     }
     Ok(())
 }
@@ -96,7 +99,11 @@ async fn leave(work: &Work<'_>, table: &Table) -> Result<()> {
         failed => failed,
     };
     match done {
-        Ok(()) => work.tell(table, &format!("{} left the mirror", table.source)).await?,
+        Ok(()) => {
+            work.environment
+                .tell(work.mirror.name(), &table.source, &format!("{} left the mirror", table.source))
+                .await?
+        }
         Err(error) if error.is_retryable() => return Err(error),
         // Nothing that a retry mends, and nothing that harms: a person is told what stays behind.
         Err(error) => {

@@ -109,6 +109,11 @@ impl Environment {
         Err(failure::ended(ctx, error))
     }
 
+    /// Writes what has come to pass with a table as an event.
+    pub(crate) async fn tell(&self, mirror: &str, table: &impl ToString, text: &str) -> Result<()> {
+        self.catalog.add_event(&NewEvent::info(mirror, text).on_table(table)).await
+    }
+
     /// Writes an event. The attempt that it tells of fails with its own error; that an event could
     /// not be written adds nothing to it.
     pub(crate) async fn warn(&self, mirror: &str, table: Option<&str>, error: &Error) {

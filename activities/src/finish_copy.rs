@@ -88,7 +88,7 @@ async fn finish(environment: &Environment, copy: &TableCopy) -> Result<CopyResul
     let rows = catalog.finish_copy(copy.table_id, copy.copy_no).await?;
     fault::here(Point::CopyFinished);
     let text = format!("copied {rows} rows of {}", copy.table);
-    catalog.add_event(&NewEvent::info(&copy.mirror, &text).on_table(&copy.table)).await?;
+    environment.tell(&copy.mirror, &copy.table, &text).await?;
     Ok(CopyResult { rows })
 }
 

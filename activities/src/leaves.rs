@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use millrace_catalog::events::NewEvent;
 use millrace_catalog::leaves::{KnownLeaf, Leaf, LeafChanges};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::spec::OnPartitionRemoved;
@@ -89,7 +88,7 @@ async fn follow(
     if catalog.begin_partial_copy(table.id).await? {
         let names = names(changes.waiting.iter().map(|leaf| leaf.name.to_string()));
         let text = format!("new in {}, and copied: {names}", table.source);
-        tell(environment, mirror, table, &text).await?;
+        environment.tell(mirror.name(), &table.source, &text).await?;
         is_due = true;
     }
     Ok(is_due)
@@ -106,7 +105,7 @@ async fn removed(
     let what = format!("detached or dropped from {}: {names}", table.source);
     match mirror.spec.settings.on_partition_removed {
         OnPartitionRemoved::Keep => {
-            tell(environment, mirror, table, &format!("{what}; the rows stay")).await?;
+            environment.tell(mirror.name(), &table.source, &format!("{what}; the rows stay")).await?;
             Ok(false)
         }
         OnPartitionRemoved::Resync => environment.catalog.ask_resync(table.id, None, &resynced(what)).await,
@@ -117,11 +116,6 @@ async fn removed(
 pub(crate) fn resynced(what: impl Into<String>) -> Error {
     Error::new(Code::TableSchemaChanged, what)
         .with_remedy("Nothing: the table is copied again by itself. Where the rows are to stay, set `on_partition_removed: keep`.")
-}
-
-async fn tell(environment: &Environment, mirror: &Mirror, table: &Table, text: &str) -> Result<()> {
-    let event = NewEvent::info(mirror.name(), text).on_table(&table.source.to_string());
-    environment.catalog.add_event(&event).await
 }
 
 /// The leaves that are part of a table, as far as it is known.

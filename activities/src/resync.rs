@@ -65,7 +65,8 @@ async fn begin(environment: &Environment, input: &ResyncInput) -> Result<()> {
     let log = mirror.streams.first().map_or(0, |stream| stream.n);
     let session = environment.dial_log(&mirror, log).await?;
     let destination = environment.destination(&mirror).await?;
-    let work = Work { environment, mirror: &mirror, session: &session, destination: &destination };
+    let database = &environment.source(&mirror).await?.database;
+    let work = Work { environment, mirror: &mirror, session: &session, destination: &destination, database };
     match input.which {
         // A paused table stays so until it is named.
         Resync::All => {
@@ -85,6 +86,8 @@ pub(crate) struct Work<'a> {
     pub(crate) mirror: &'a Mirror,
     pub(crate) session: &'a Session,
     pub(crate) destination: &'a Destination,
+    /// Name of the source's database.
+    pub(crate) database: &'a str,
 }
 
 impl Work<'_> {
@@ -152,7 +155,7 @@ impl Work<'_> {
             Error::new(Code::Internal, format!("the mirror's specification does not hold {source}"))
         })?;
         let before = environment.plan(table.id).await?;
-        let mut options = check::options(&mirror.spec, spec, &environment.source(mirror).await?.database);
+        let mut options = check::options(&mirror.spec, spec, self.database);
         if before.own.source.is_some() {
             // Rows bear it: it stays when the table is renamed.
             options.own.source.clone_from(&before.own.source);
@@ -178,7 +181,7 @@ impl Work<'_> {
         if is_followed && found == Found::Ready {
             catalog.set_table_state(table.id, TableState::Resyncing).await?;
             fault::here(Point::ResyncMarked);
-            return self.tell(table, &text).await;
+            return self.environment.tell(self.mirror.name(), &table.source, &text).await;
         }
         self.refuse_rebuild(planned, &found).await?;
         if found == Found::Missing {
@@ -196,7 +199,7 @@ impl Work<'_> {
         }
         catalog.replan_table(table.id, &self.stored(planned, log_end).await?).await?;
         fault::here(Point::Replanned);
-        self.tell(table, &text).await
+        self.environment.tell(self.mirror.name(), &table.source, &text).await
     }
 
     /// Refuses to make a destination table anew that others write into.
@@ -262,12 +265,5 @@ impl Work<'_> {
         } else {
             publication::verify(session, &stream.publication, tables).await
         }
-    }
-
-    /// Writes an event of a table.
-    pub(crate) async fn tell(&self, table: &Table, text: &str) -> Result<()> {
-        let Work { environment, mirror, .. } = self;
-        let event = NewEvent::info(mirror.name(), text).on_table(&table.source.to_string());
-        environment.catalog.add_event(&event).await
     }
 }

@@ -4,7 +4,7 @@ use millrace_terms::{Lsn, Result};
 
 use crate::connection::Catalog;
 use crate::sql::{self, Columns, Numeric};
-use crate::{errors, tables};
+use crate::{errors, streams, tables};
 
 /// How far an append-only table is. There is none while a copy is being begun: it is not streamed then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Catalog {
         let row = row.ok_or_else(|| errors::lease_lost(format_args!("the copy of table {table_id}")))?;
         let run = Columns(&row).number("append_run")?;
         if run > 1 {
-            fence(&transaction, table_id).await?;
+            streams::fence(&transaction, table_id).await?;
         }
         transaction.commit().await.map_err(errors::database)?;
         Ok(Begun { run, is_repeat: run > 1 })
@@ -89,7 +89,7 @@ impl Catalog {
         let mut client = self.client().await?;
         let transaction = client.transaction().await.map_err(errors::database)?;
         let table_id = append.table_id;
-        fence(&transaction, table_id).await?;
+        streams::fence(&transaction, table_id).await?;
         let row = sql::row(
             &transaction,
             "with held as (select append_hold from mirror_tables where id = $1)
@@ -198,15 +198,3 @@ const RELEASE: &str = "
     update streams set hold = (
         select min(append_hold) from mirror_tables where mirror = $1 and stream = $2 and copying)
     where mirror = $1 and n = $2";
-
-/// Replaces the stream's attempt: the next one knows what is written now.
-async fn fence(client: &impl deadpool_postgres::GenericClient, table_id: i64) -> Result<()> {
-    sql::execute(
-        client,
-        "update streams s set lease = s.lease + 1 from mirror_tables t
-         where t.id = $1 and s.mirror = t.mirror and s.n = t.stream",
-        &[&table_id],
-    )
-    .await
-    .map(drop)
-}

@@ -378,3 +378,15 @@ fn not_found(mirror: &str, n: u32) -> Error {
     Error::new(Code::MirrorNotFound, format!("no mirror is called {mirror}, with a stream {n}"))
         .with("mirror", mirror)
 }
+
+/// Replaces the attempt of a table's stream: the next one knows what is written now.
+pub(crate) async fn fence(client: &impl GenericClient, table_id: i64) -> Result<()> {
+    sql::execute(
+        client,
+        "update streams s set lease = s.lease + 1 from mirror_tables t
+         where t.id = $1 and s.mirror = t.mirror and s.n = t.stream",
+        &[&table_id],
+    )
+    .await
+    .map(drop)
+}

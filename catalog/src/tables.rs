@@ -14,6 +14,7 @@ use crate::events::{self, NewEvent, Severity};
 use crate::failure::Failure;
 use crate::sql::{self, Columns, Numeric};
 use crate::state::TableState;
+use crate::streams;
 
 /// A table of a mirror, without its plan, which may be large: see [`Catalog::table_plan`].
 #[derive(Debug, Clone, PartialEq)]
@@ -299,14 +300,7 @@ pub(crate) async fn store_plan(client: &impl GenericClient, table_id: i64, new: 
         ],
     )
     .await?;
-    sql::execute(
-        client,
-        "update streams s set lease = s.lease + 1 from mirror_tables t
-         where t.id = $1 and s.mirror = t.mirror and s.n = t.stream",
-        &[&table_id],
-    )
-    .await
-    .map(drop)
+    streams::fence(client, table_id).await
 }
 
 /// Brings a table into a state; with a lease, only if that is the lease of its stream.

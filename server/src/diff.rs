@@ -101,7 +101,8 @@ impl std::fmt::Display for Change {
     }
 }
 
-fn json(spec: &impl serde::Serialize) -> Result<Value, Error> {
+/// A spec as it is compared.
+pub(crate) fn json(spec: &impl serde::Serialize) -> Result<Value, Error> {
     serde_json::to_value(spec)
         .map_err(|error| Error::new(Code::Internal, format!("a spec has no JSON: {error}")))
 }

@@ -8,7 +8,6 @@ use millrace_catalog::spec::{MirrorSpec, TableSpec};
 use millrace_proto::v1;
 use millrace_terms::{Code, Error, TableName};
 use pbjson_types::FieldMask;
-use serde_json::Value;
 
 use crate::diff::{self, Change};
 use crate::fault::{Answer, Fault, invalid};
@@ -81,7 +80,7 @@ pub(crate) fn masked(
     if is_whole {
         return Ok(asked);
     }
-    let (mut merged, asked) = (json(stored)?, json(&asked)?);
+    let (mut merged, asked) = (diff::json(stored)?, diff::json(&asked)?);
     for path in paths.iter().filter(|path| !matches!(path.as_str(), "name" | "etag")) {
         let pointer = format!("/{}", path.replace('.', "/"));
         match (merged.pointer_mut(&pointer), asked.pointer(&pointer)) {
@@ -194,11 +193,6 @@ fn fixed(mirror: &str, change: &Change) -> Fault {
         .with("difference", change.to_string())
         .with_remedy("Undo this change, or delete the mirror and create it again.");
     Fault { error, details: fault.details }
-}
-
-fn json(spec: &MirrorSpec) -> Result<Value, Error> {
-    serde_json::to_value(spec)
-        .map_err(|error| Error::new(Code::Internal, format!("a spec has no JSON: {error}")))
 }
 
 #[cfg(test)]

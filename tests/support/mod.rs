@@ -14,6 +14,7 @@ pub mod clickhouse;
 pub mod equal;
 pub mod http;
 pub mod proxy;
+pub mod repeated;
 pub mod stack;
 pub mod wait;
 
