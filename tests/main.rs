@@ -24,6 +24,7 @@ mod modes;
 mod names;
 mod options;
 mod outages;
+mod owned;
 mod partitions;
 mod refusals;
 mod resync;
@@ -54,6 +55,7 @@ fn main() {
         names::tests(),
         options::tests(),
         outages::tests(),
+        owned::tests(),
         partitions::tests(),
         refusals::tests(),
         modes::tests(),

@@ -17,7 +17,8 @@ use millrace_replication::clickhouse::{
 use millrace_replication::postgres::check::{self, Wanted};
 use millrace_replication::postgres::describe::{self, TableShape};
 use millrace_replication::postgres::plan::{self, ColumnOptions, Options};
-use millrace_replication::postgres::{Session, SourceConfig, publication};
+use millrace_replication::postgres::publication::{self, Told};
+use millrace_replication::postgres::{Session, SourceConfig, slot};
 use millrace_replication::table::{Audit, OwnColumns, SourceColumn, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
 use millrace_replication::{check as found, share};
@@ -54,7 +55,7 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
         Draft::Peer(peer) => look_at_peer(&peer, &application).await,
         Draft::Tables(source) => look_at_tables(&source, &application).await?,
         Draft::Mirror { mirror, source, destination, former } => {
-            look_at_mirror(&mirror, &source, &destination, &former, &application).await?
+            Box::pin(look_at_mirror(&mirror, &source, &destination, &former, &application)).await?
         }
     };
     environment.catalog.write_draft_result(id, &report).await
@@ -62,7 +63,13 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
 
 async fn look_at_peer(peer: &PeerSpec, application: &str) -> CheckReport {
     let checks = match &peer.config {
-        PeerConfig::Postgres(config) => check::source(&peers::source(config), application).await.0,
+        PeerConfig::Postgres(config) => {
+            let mut checks = check::source(&peers::source(config), application).await.0;
+            // Mirrors may be made with publications of the tables' owner.
+            let publishing = checks.iter_mut().filter(|check| check.name == check::PUBLICATION_PRIVILEGE);
+            publishing.for_each(found::Check::soften);
+            checks
+        }
         PeerConfig::Clickhouse(config) => clickhouse_checks(&peers::destination(config)).await,
     };
     report(checks, Vec::new())
@@ -99,6 +106,15 @@ async fn look_at_mirror(
     let mut plans = Vec::new();
     let database = &source.database;
     if let Some(session) = session {
+        if !mirror.settings.publication.is_empty() {
+            // Nothing is published: the owner has done it.
+            checks.retain(|check| check.name != check::PUBLICATION_PRIVILEGE);
+        }
+        if !mirror.settings.slot.is_empty() {
+            let slot = slot::verify(&session, &mirror.settings.slot).await;
+            let message = format!("slot {} can be streamed from", mirror.settings.slot);
+            checks.push(found::Check::of("replication slot", &slot, message));
+        }
         let (found, shapes) = look_at_shapes(mirror, &session).await?;
         checks.extend(found);
         for (spec, shape) in with_specs(mirror, &shapes) {
@@ -134,11 +150,19 @@ async fn look_at_shapes(
     let own = &mirror.settings.publication;
     let (mut checks, shapes) = check::tables(session, &wanted, own.is_empty()).await?;
     if !own.is_empty() {
-        let names: Vec<TableName> = wanted.into_iter().map(|table| table.name).collect();
-        let held = publication::verify(session, own, &names).await;
+        let tables: Vec<Told> =
+            wanted.into_iter().map(|Wanted { name, exclude, .. }| Told { table: name, exclude }).collect();
+        let held = publication::verify(session, own, &tables).await;
         checks.push(found::Check::of("publication", &held, format!("publication {own} holds every table")));
     }
     Ok((checks, shapes))
+}
+
+/// A table as a publication of the user's must tell of it.
+pub(crate) fn told(mirror: &MirrorSpec, table: &TableName) -> Told {
+    let source = table.to_string();
+    let spec = mirror.tables.iter().find(|spec| spec.source == source);
+    Told { table: table.clone(), exclude: spec.map(|spec| spec.exclude.clone()).unwrap_or_default() }
 }
 
 /// The shapes that were found, each with what the mirror asks for of it.

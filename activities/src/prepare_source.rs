@@ -11,7 +11,8 @@ use std::sync::Arc;
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Desired;
 use millrace_catalog::streams::{SlotFacts, Stream};
-use millrace_replication::postgres::{self, SourceConfig, publication, slot};
+use millrace_replication::postgres::publication::{self, Told};
+use millrace_replication::postgres::{self, SourceConfig, slot};
 use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::contract;
@@ -20,9 +21,9 @@ use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use tokio_util::sync::CancellationToken;
 
-use crate::alive;
 use crate::environment::Environment;
 use crate::recovery::{Source, recover};
+use crate::{alive, check};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -121,16 +122,13 @@ pub(crate) async fn publish(
     stream: &Stream,
 ) -> Result<()> {
     let session = postgres::dial(source, application).await?;
-    let tables: Vec<TableName> = mirror
-        .tables
-        .iter()
-        .filter(|table| table.stream == stream.n)
-        .map(|table| table.source.clone())
-        .collect();
+    let tables = mirror.tables.iter().filter(|table| table.stream == stream.n).map(|table| &table.source);
     if mirror.spec.settings.publication.is_empty() {
+        let tables: Vec<TableName> = tables.cloned().collect();
         // The mark in the publication's comment is what our sessions are called.
         publication::ensure(&session, &stream.publication, application, &tables).await.map(drop)
     } else {
+        let tables: Vec<Told> = tables.map(|table| check::told(&mirror.spec, table)).collect();
         publication::verify(&session, &stream.publication, &tables).await
     }
 }

@@ -21,7 +21,8 @@ use millrace_catalog::state::TableState;
 use millrace_catalog::tables::{NewPlan, Table};
 use millrace_replication::clickhouse::TableState as Found;
 use millrace_replication::postgres::describe::{self, TableShape};
-use millrace_replication::postgres::{Session, epoch, plan, publication};
+use millrace_replication::postgres::publication::{self, Told};
+use millrace_replication::postgres::{Session, epoch, plan};
 use millrace_replication::table::TablePlan;
 use millrace_replication::version::Version;
 use millrace_terms::fault::{self, Point};
@@ -258,12 +259,15 @@ impl Work<'_> {
         let Some(stream) = mirror.streams.iter().find(|stream| stream.n == table.stream) else {
             return Err(Error::new(Code::Internal, format!("{} belongs to no stream", table.source)));
         };
-        let tables = std::slice::from_ref(name);
         if mirror.spec.settings.publication.is_empty() {
             let mark = environment.catalog.installation().await?.application(mirror.name());
-            publication::ensure(session, &stream.publication, &mark, tables).await.map(drop)
+            publication::ensure(session, &stream.publication, &mark, std::slice::from_ref(name))
+                .await
+                .map(drop)
         } else {
-            publication::verify(session, &stream.publication, tables).await
+            // What is excluded is said by the name that the mirror knows.
+            let told = Told { table: name.clone(), ..check::told(&mirror.spec, &table.source) };
+            publication::verify(session, &stream.publication, &[told]).await
         }
     }
 }

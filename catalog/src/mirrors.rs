@@ -139,6 +139,7 @@ impl Catalog {
         }
         let destinations: Vec<&str> = new.tables.iter().map(|table| table.destination.as_str()).collect();
         refuse_taken_destinations(&transaction, spec, &destinations).await?;
+        refuse_taken_slots(&transaction, spec, &new.streams).await?;
         insert_streams(&transaction, &spec.name, &new.streams).await?;
         insert_tables(&transaction, &spec.name, &new.tables, None).await?;
         let mirror = load_one(&transaction, &spec.name).await?;
@@ -331,6 +332,28 @@ pub(crate) async fn refuse_taken_destinations(
         .with_remedy(
             "Give the table another `destination`, or make both mirrors with `source_column` for it.",
         ))
+}
+
+/// Two streams of one slot would each miss what the other has acknowledged.
+async fn refuse_taken_slots(
+    client: &impl GenericClient,
+    spec: &MirrorSpec,
+    streams: &[NewStream],
+) -> Result<()> {
+    let slots: Vec<&str> = streams.iter().map(|stream| stream.slot.as_str()).collect();
+    let taken = sql::row(
+        client,
+        "select s.slot, s.mirror from streams s join mirrors m on m.name = s.mirror
+         where m.source = $1 and m.name <> $2 and s.slot = any ($3) limit 1",
+        &[&spec.source, &spec.name, &slots],
+    )
+    .await?;
+    let Some(row) = taken else { return Ok(()) };
+    let (slot, other) = (Columns(&row).text("slot")?, Columns(&row).text("mirror")?);
+    Err(Error::new(Code::SlotExists, format!("mirror {other} streams from slot {slot} of {}", spec.source))
+        .with("mirror", other)
+        .with("slot", slot)
+        .with_remedy("Make another slot for this mirror, or leave `slot` empty: it makes its own."))
 }
 
 async fn insert_streams(transaction: &Transaction<'_>, mirror: &str, streams: &[NewStream]) -> Result<()> {

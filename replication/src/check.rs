@@ -74,6 +74,13 @@ impl Check {
         }
     }
 
+    /// A failure that only some uses meet becomes a warning.
+    pub fn soften(&mut self) {
+        if self.status == CheckStatus::Fail {
+            self.status = CheckStatus::Warn;
+        }
+    }
+
     /// Names the object that was looked at.
     #[must_use]
     pub fn on(mut self, subject: impl Into<String>) -> Self {

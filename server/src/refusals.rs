@@ -16,15 +16,8 @@ const PEER: &[Refusal<PeerSpec>] = &[(
     "Leave it empty: tables are made on the server that the URL names.",
 )];
 
-const MIRROR: &[Refusal<MirrorSpec>] = &[
-    (
-        |m| !m.settings.publication.is_empty(),
-        "settings.publication",
-        "Leave it empty: the mirror makes its own.",
-    ),
-    (|m| !m.settings.slot.is_empty(), "settings.slot", "Leave it empty: the mirror makes its own."),
-    (|m| m.settings.streams > 1, "settings.streams", "Use 1, or several mirrors."),
-];
+const MIRROR: &[Refusal<MirrorSpec>] =
+    &[(|m| m.settings.streams > 1, "settings.streams", "Use 1, or several mirrors.")];
 
 /// Refuses what is not built for a peer.
 pub(crate) fn check_peer(peer: &PeerSpec) -> Result<(), Error> {
@@ -69,11 +62,7 @@ mod tests {
     fn defaults_are_built_and_the_rest_is_refused_by_name() {
         assert_eq!(check_mirror(&mirror()), Ok(()));
         type Edit = (fn(&mut MirrorSpec), &'static str);
-        let edits: [Edit; 3] = [
-            (|m| m.settings.publication = "p".into(), "settings.publication"),
-            (|m| m.settings.slot = "s".into(), "settings.slot"),
-            (|m| m.settings.streams = 2, "settings.streams"),
-        ];
+        let edits: [Edit; 1] = [(|m| m.settings.streams = 2, "settings.streams")];
         for (edit, setting) in edits {
             let mut asked = mirror();
             edit(&mut asked);

@@ -19,6 +19,8 @@ use crate::text::check_name;
 
 /// Bytes of a host, URL, user, database or column name at most.
 const WORD_BYTES_MAX: usize = 1_024;
+/// Bytes of an identifier of PostgreSQL at most (its documentation, section 4.1.1).
+const IDENTIFIER_BYTES_MAX: usize = 63;
 /// Bytes of a certificate or a key at most.
 const PEM_BYTES_MAX: usize = 64 << 10;
 /// Bytes of an expression or of a ClickHouse type at most.
@@ -137,6 +139,14 @@ fn settings(settings: &Settings, path: &str, violations: &mut Violations) {
     range(settings.streams, 1..=64, &format!("{path}.streams"), violations);
     range(snapshot.parallel_tables, 1..=64, &format!("{path}.snapshot.parallel_tables"), violations);
     range(snapshot.parallel_partitions, 1..=64, &format!("{path}.snapshot.parallel_partitions"), violations);
+    identifier(&settings.publication, &format!("{path}.publication"), violations);
+    let slot = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    violations.require(
+        settings.slot.chars().all(slot),
+        format!("{path}.slot"),
+        "names of slots have only lower case letters, digits and underscores",
+    );
+    identifier(&settings.slot, &format!("{path}.slot"), violations);
     let bytes = (1 << 20)..=(16 << 30);
     range(snapshot.partition_bytes, bytes, &format!("{path}.snapshot.partition_bytes"), violations);
     range(flush.min_interval_ms, 0..=60_000, &format!("{path}.flush.min_interval"), violations);
@@ -156,6 +166,11 @@ fn settings(settings: &Settings, path: &str, violations: &mut Violations) {
     }
     let distinct: BTreeSet<_> = names.iter().map(|(_, name)| name).collect();
     violations.require(distinct.len() == names.len(), format!("{path}.columns"), "the names must differ");
+}
+
+/// The name of an object that the user has made on the source; empty if there is none.
+fn identifier(value: &str, field: &str, violations: &mut Violations) {
+    text(value, IDENTIFIER_BYTES_MAX, field, violations);
 }
 
 fn word(value: &str, field: &str, violations: &mut Violations) {

@@ -9,6 +9,8 @@ use crate::check::Check;
 
 /// Releases that are supported, as `server_version_num / 10000`.
 const MAJORS: std::ops::RangeInclusive<u32> = 14..=18;
+/// The check whether publications may be made: of no interest where the user makes them.
+pub const PUBLICATION_PRIVILEGE: &str = "publication privilege";
 /// The first minor release of each major that keeps a publication's later changes when a table is
 /// added while it is written to.
 const MINORS_WITHOUT_GAP: [(u32, u32); 4] = [(14, 18), (15, 13), (16, 9), (17, 5)];
@@ -196,7 +198,7 @@ fn settings(facts: &tokio_postgres::Row) -> Vec<Check> {
         Check::of("wal level", &wal_level, "wal_level is logical"),
         left("replication slots", "max_replication_slots", facts.get(2), facts.get(3)),
         left("wal senders", "max_wal_senders", facts.get(4), facts.get(5)),
-        Check::of("publication privilege", &create, "publications may be created"),
+        Check::of(PUBLICATION_PRIVILEGE, &create, "publications may be created"),
         retention(facts.get(9)),
     ]
 }

@@ -26,13 +26,26 @@ select p.oid, coalesce(pg_catalog.obj_description(p.oid, 'pg_publication'), ''),
        p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate, p.pubviaroot
   from pg_catalog.pg_publication p where p.pubname = $1";
 
-/// What it holds: roots of partitioned tables as themselves.
+/// What it holds: roots of partitioned tables as themselves. `to_jsonb`, because filters and lists of
+/// columns are there from PostgreSQL 15 on.
 const TABLES: &str = "
-select n.nspname, c.relname, to_jsonb(r) ->> 'prqual' is not null or to_jsonb(r) ->> 'prattrs' is not null
+select n.nspname, c.relname, to_jsonb(r) ->> 'prqual' is not null,
+       case when to_jsonb(r) ->> 'prattrs' is null then '{}' else array(
+         select a.attname::text from pg_catalog.pg_attribute a
+          where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            and a.attnum::text <> all (string_to_array(translate(to_jsonb(r) ->> 'prattrs', '[],', ''), ' '))) end
   from pg_catalog.pg_publication_rel r
   join pg_catalog.pg_class c on c.oid = r.prrelid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where r.prpubid = $1";
+
+/// Schemas whose tables it holds, whatever they are.
+const SCHEMAS: &str = "
+select n.nspname from pg_catalog.pg_publication_namespace r
+  join pg_catalog.pg_namespace n on n.oid = r.pnnspid where r.pnpubid = $1";
+
+/// From this release on a publication may hold whole schemas.
+const HOLDS_SCHEMAS: u32 = 150_000;
 
 /// Makes sure that the mirror's own publication exists and holds the tables, and that this is
 /// committed. May be repeated. `mark` is the publication's comment: it tells ours from others'.
@@ -60,17 +73,26 @@ pub async fn ensure(session: &Session, name: &str, mark: &str, tables: &[TableNa
     Ok(false)
 }
 
+/// A table that a publication made by the user must tell of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The table.
+    pub table: TableName,
+    /// Columns that are not replicated: the publication may leave them out.
+    pub exclude: Vec<String>,
+}
+
 /// Verifies that a publication made by the user tells everything of the tables.
 ///
 /// # Errors
 /// `PUBLICATION_MISSING` if it does not exist, does not hold a table, or leaves something out of it.
-pub async fn verify(session: &Session, name: &str, tables: &[TableName]) -> Result<()> {
+pub async fn verify(session: &Session, name: &str, tables: &[Told]) -> Result<()> {
     let missing = |why: String, remedy: String| {
         Err(Error::new(Code::PublicationMissing, why).with("publication", name).with_remedy(remedy))
     };
     let quoted = quote_ident(name);
     let Some(found) = find(session, name).await? else {
-        let list: Vec<String> = tables.iter().map(TableName::to_sql).collect();
+        let list: Vec<String> = tables.iter().map(|told| told.table.to_sql()).collect();
         return missing(
             format!("the source has no publication {name}"),
             format!("Run `CREATE PUBLICATION {quoted} FOR TABLE {};`.", list.join(", ")),
@@ -84,14 +106,25 @@ pub async fn verify(session: &Session, name: &str, tables: &[TableName]) -> Resu
             ),
         );
     }
-    for table in tables {
-        if found.tables.iter().any(|(held, filtered)| held == table && *filtered) {
+    for Told { table, exclude } in tables {
+        let held = found.tables.iter().find(|held| held.name == *table);
+        if held.is_some_and(|held| held.is_filtered) {
             return missing(
-                format!("the publication {name} has a row filter or a column list for {table}"),
-                "Remove the filter from the publication: filtered tables are not replicated yet.".into(),
+                format!("the publication {name} has a row filter for {table}"),
+                "Remove the filter from the publication: the copy would hold the rows that it leaves out."
+                    .into(),
             );
         }
-        if !found.all_tables && !found.holds(table) {
+        let untold = held.map_or(&[][..], |held| &held.untold);
+        let untold: Vec<&str> =
+            untold.iter().filter(|column| !exclude.contains(column)).map(String::as_str).collect();
+        if !untold.is_empty() {
+            return missing(
+                format!("the publication {name} leaves out columns of {table}: {}", untold.join(", ")),
+                format!("Exclude them: `exclude: [{}]`; or add them to the publication.", untold.join(", ")),
+            );
+        }
+        if !found.all_tables && held.is_none() && !found.schemas.contains(&table.schema) {
             return missing(
                 format!("the publication {name} does not hold {table}"),
                 format!("Run `ALTER PUBLICATION {quoted} ADD TABLE {};`.", table.to_sql()),
@@ -153,13 +186,23 @@ struct Found {
     /// Whether it tells of every operation.
     complete: bool,
     via_root: bool,
-    /// Tables, and whether rows or columns are filtered.
-    tables: Vec<(TableName, bool)>,
+    /// Schemas that it holds as a whole.
+    schemas: Vec<String>,
+    tables: Vec<Held>,
+}
+
+/// A table that a publication names.
+struct Held {
+    name: TableName,
+    /// Whether only some rows are told of.
+    is_filtered: bool,
+    /// Columns that are not told of.
+    untold: Vec<String>,
 }
 
 impl Found {
     fn holds(&self, table: &TableName) -> bool {
-        self.tables.iter().any(|(held, _)| held == table)
+        self.tables.iter().any(|held| held.name == *table)
     }
 }
 
@@ -167,14 +210,21 @@ async fn find(session: &Session, name: &str) -> Result<Option<Found>> {
     let failed = |error| from_sql("reading the publication", &error);
     let Some(row) = session.query_opt(FIND, &[&name]).await.map_err(failed)? else { return Ok(None) };
     let tables = session.query(TABLES, &[&row.get::<_, u32>(0)]).await.map_err(failed)?;
-    let table = |row: &tokio_postgres::Row| {
-        (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))
+    let table = |row: &tokio_postgres::Row| Held {
+        name: TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+        is_filtered: row.get(2),
+        untold: row.get(3),
+    };
+    let schemas = match session.version().await? >= HOLDS_SCHEMAS {
+        true => session.query(SCHEMAS, &[&row.get::<_, u32>(0)]).await.map_err(failed)?,
+        false => Vec::new(),
     };
     Ok(Some(Found {
         comment: row.get(1),
         all_tables: row.get(2),
         complete: row.get(3),
         via_root: row.get(4),
+        schemas: schemas.iter().map(|row| row.get(0)).collect(),
         tables: tables.iter().map(table).collect(),
     }))
 }

@@ -135,15 +135,40 @@ async fn publications_are_made_once_widened_and_never_taken_over() {
     assert_eq!(ensure(&[table("a")], "ours").await, Ok(true));
     assert_eq!(ensure(&[table("a")], "ours").await, Ok(false));
     assert_eq!(ensure(&[table("a"), table("b")], "ours").await, Ok(false));
-    publication::verify(&session, "Pub 1", &[table("a"), table("b")]).await.unwrap();
+    let told = |name: &str| publication::Told { table: table(name), exclude: vec!["hidden".into()] };
+    let verify = async |names: &[&str]| {
+        let tables: Vec<publication::Told> = names.iter().map(|name| told(name)).collect();
+        publication::verify(&session, "Pub 1", &tables).await
+    };
+    verify(&["a", "b"]).await.unwrap();
     assert_eq!(ensure(&[table("a")], "others").await.unwrap_err().code(), Code::SlotExists);
     publication::remove(&session, "Pub 1", &table("a")).await.unwrap();
-    let missing = publication::verify(&session, "Pub 1", &[table("a")]).await.unwrap_err();
+    let missing = verify(&["a"]).await.unwrap_err();
     assert_eq!(missing.code(), Code::PublicationMissing);
     publication::drop(&session, "Pub 1", "others").await.unwrap();
-    assert!(publication::verify(&session, "Pub 1", &[]).await.is_ok(), "another's is left alone");
+    assert!(verify(&[]).await.is_ok(), "another's is left alone");
     publication::drop(&session, "Pub 1", "ours").await.unwrap();
-    assert!(publication::verify(&session, "Pub 1", &[]).await.is_err());
+    assert!(verify(&[]).await.is_err());
+
+    // Publications that a user makes, in all their forms.
+    source.run("alter table a add hidden text, add seen text").await;
+    for (definition, refusal) in [
+        ("for all tables", None),
+        ("for tables in schema public", None),
+        ("for table a (id, seen)", None),
+        ("for table a (id)", Some("leaves out columns of public.a: seen")),
+        ("for table a where (id > 1)", Some("row filter")),
+        ("for table b", Some("does not hold public.a")),
+        ("for table a with (publish = 'insert')", Some("leaves out operations")),
+        ("for table a with (publish_via_partition_root)", Some("as their root")),
+    ] {
+        source.run(&format!("create publication \"Pub 1\" {definition}")).await;
+        let found = verify(&["a"]).await.err();
+        let message = found.as_ref().map_or("", |error| error.message());
+        assert_eq!(found.is_some(), refusal.is_some(), "{definition}: {message}");
+        assert!(message.contains(refusal.unwrap_or_default()), "{definition}: {message}");
+        source.run("drop publication \"Pub 1\"").await;
+    }
 }
 
 #[tokio::test]

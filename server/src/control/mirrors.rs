@@ -132,8 +132,8 @@ impl Control {
         let new = NewMirror {
             rules: RULES,
             streams: vec![NewStream {
-                slot: installation.slot(&name, 0),
-                publication: installation.publication(&name),
+                slot: own_or(&prepared.spec.settings.slot, || installation.slot(&name, 0)),
+                publication: own_or(&prepared.spec.settings.publication, || installation.publication(&name)),
             }],
             tables: prepared.tables,
             spec: prepared.spec,
@@ -309,4 +309,9 @@ pub(super) fn require_resyncable(mirror: &Mirror) -> millrace_terms::Result<()> 
     let message =
         format!("mirror {name} is {state}: a resync is possible while it is RUNNING, SNAPSHOT or DEGRADED");
     Err(Error::new(Code::MirrorState, message).with("mirror", name).with("state", state.to_string()))
+}
+
+/// The object that the user has made and named, else one of ours.
+fn own_or(named: &str, ours: impl FnOnce() -> String) -> String {
+    if named.is_empty() { ours() } else { named.to_owned() }
 }
