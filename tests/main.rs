@@ -27,6 +27,7 @@ mod outages;
 mod owned;
 mod partitions;
 mod refusals;
+mod rest;
 mod resync;
 mod schema;
 mod shared;
@@ -59,6 +60,7 @@ fn main() {
         partitions::tests(),
         refusals::tests(),
         modes::tests(),
+        rest::tests(),
         resync::tests(),
         schema::tests(),
         shared::tests(),

@@ -16,12 +16,15 @@ pub struct ServerArguments {
     /// Address and port of gRPC
     #[arg(long, value_name = "ADDRESS", env = "MILLRACE_GRPC_LISTEN", default_value = "127.0.0.1:8112")]
     grpc_listen: SocketAddr,
-    /// Address and port of HTTP: health
+    /// Address and port of HTTP: REST, its documentation, health
     #[arg(long, value_name = "ADDRESS", env = "MILLRACE_HTTP_LISTEN", default_value = "127.0.0.1:8113")]
     http_listen: SocketAddr,
     /// Address and port of Prometheus metrics
     #[arg(long, value_name = "ADDRESS", env = "MILLRACE_METRICS_LISTEN", default_value = "127.0.0.1:9090")]
     metrics_listen: SocketAddr,
+    /// Origins of web pages that may ask, such as https://ui.example.com, several with commas; * for any
+    #[arg(long, value_name = "ORIGINS", env = "MILLRACE_CORS_ORIGINS", value_delimiter = ',')]
+    cors_origins: Vec<String>,
     #[command(flatten)]
     catalog: CatalogUrl,
     #[command(flatten)]
@@ -44,6 +47,7 @@ pub async fn run(arguments: ServerArguments) -> anyhow::Result<ExitCode> {
         grpc_listen: arguments.grpc_listen,
         http_listen: arguments.http_listen,
         metrics_listen: arguments.metrics_listen,
+        cors_origins: arguments.cors_origins,
     };
     millrace_server::run(config, signals::shutdown()?).await?;
     Ok(ExitCode::SUCCESS)

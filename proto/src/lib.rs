@@ -2,7 +2,13 @@
 //! `millrace/v1/*.proto` at build time.
 //!
 //! - [`v1`]: everything generated.
+//! - [`json`]: messages in JSON, by name.
 //! - [`DESCRIPTORS`]: what gRPC reflection serves.
+//! - [`descriptors`]: the methods' HTTP bindings and the comments in there, of which the server makes its
+//!   REST routes and the OpenAPI document.
+
+pub mod descriptors;
+pub mod json;
 
 use std::fmt;
 

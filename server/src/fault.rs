@@ -1,11 +1,16 @@
-//! Why a call failed, and how that looks on the wire: the one place that makes a `tonic::Status`.
+//! Why a call failed, and how that looks on the wire: the one place that makes a `tonic::Status`, and
+//! (`http`) shows it over HTTP.
 //!
 //! Pure: no I/O.
+
+mod http;
 
 use std::collections::HashMap;
 
 use millrace_terms::{Class, Code, Error};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+pub(crate) use http::{http_code, to_json};
 
 /// `ErrorInfo.domain` of every error.
 pub(crate) const DOMAIN: &str = "millrace.dev";

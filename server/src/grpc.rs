@@ -1,5 +1,5 @@
-//! gRPC: the services of `millrace.v1`, health and reflection. A thin face: every method is a
-//! function of [`Control`] behind the [`Gate`].
+//! gRPC: the services of `millrace.v1`, health and reflection; gRPC-Web on the same port. A thin face: every
+//! method is a function of [`Control`] behind the [`Gate`]. REST calls these very services.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,16 +14,19 @@ use millrace_terms::{Code, Error};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
+use tonic_web::GrpcWebLayer;
 
 use crate::control::Control;
+use crate::cors::Cors;
 use crate::fault::Answer;
 use crate::gate::{Gate, request_id};
 
 /// Bytes of a request at most: the longest is a document of `apply`.
-const REQUEST_BYTES_MAX: usize = 4 << 20;
+pub(crate) const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// Bytes of an answer at most: a page of a thousand mirrors with their tables.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Requests at once on one connection.
 const REQUESTS_PER_CONNECTION_MAX: usize = 128;
 /// A connection that is silent is asked whether it lives this often: watches may be silent for long.
@@ -31,26 +34,40 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long it may take to answer that.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Name of the metadata key with the request's id, in requests and answers.
-const REQUEST_ID_KEY: &str = "x-request-id";
+pub(crate) const REQUEST_ID_KEY: &str = "x-request-id";
 
 /// What WatchMirror answers with.
 type Changes = Pin<Box<dyn Stream<Item = Result<v1::WatchMirrorResponse, Status>> + Send>>;
 
-/// The three services.
+/// The services.
 #[derive(Clone)]
 struct Api {
     control: Arc<Control>,
     gate: Arc<Gate>,
 }
 
-/// Serves until `shutdown`; open requests are finished first.
+/// The services of `millrace.v1`, for whoever calls them: the network, or REST.
+pub(crate) fn services(control: Arc<Control>, gate: Arc<Gate>) -> Routes {
+    let api = Api { control, gate };
+    macro_rules! limited {
+        ($service:ident) => {
+            $service::new(api.clone())
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(ANSWER_BYTES_MAX)
+        };
+    }
+    Routes::new(limited!(PeerServiceServer))
+        .add_service(limited!(MirrorServiceServer))
+        .add_service(limited!(SystemServiceServer))
+}
+
+/// Serves the services until `shutdown`; open requests are finished first.
 pub(crate) async fn serve(
     listener: tokio::net::TcpListener,
-    control: Arc<Control>,
-    gate: Arc<Gate>,
+    services: Routes,
+    cors: Cors,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let api = Api { control, gate };
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<PeerServiceServer<Api>>().await;
     health_reporter.set_serving::<MirrorServiceServer<Api>>().await;
@@ -61,22 +78,14 @@ pub(crate) async fn serve(
         .build_v1()
         .map_err(|error| Error::new(Code::Internal, format!("the API's descriptors: {error}")))?;
     let address: Option<SocketAddr> = listener.local_addr().ok();
-    macro_rules! limited {
-        ($service:ident) => {
-            $service::new(api.clone())
-                .max_decoding_message_size(REQUEST_BYTES_MAX)
-                .max_encoding_message_size(ANSWER_BYTES_MAX)
-        };
-    }
     tonic::transport::Server::builder()
+        .accept_http1(true) // a browser's gRPC-Web without TLS
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(limited!(PeerServiceServer))
-        .add_service(limited!(MirrorServiceServer))
-        .add_service(limited!(SystemServiceServer))
+        .layer(cors)
+        .layer(GrpcWebLayer::new())
+        .add_routes(services.add_service(health).add_service(reflection))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
         .await
         .map_err(|error| Error::new(Code::Internal, format!("gRPC on {address:?}: {error}")))

@@ -1,10 +1,12 @@
-//! HTTP: health (REST follows on the same listener), and the metrics on theirs.
+//! HTTP: health, REST and its documentation on one listener, the metrics on theirs.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -17,10 +19,19 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
+use crate::cors::Cors;
+use crate::fault::{self, Fault};
 use crate::metrics::Metrics;
+use crate::openapi;
+use crate::rest::Rest;
 
 /// How long a part may take to show that it lives; probes wait about as long by default.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
+/// The page that shows `/openapi.json` to people. It loads nothing from elsewhere.
+const DOCS: &str = include_str!("http/docs.html");
+/// What that page may do: run what is in it, and ask this server.
+const DOCS_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Content type of what Prometheus scrapes.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -32,13 +43,13 @@ pub(crate) enum Stage {
     /// A part is missing, and why.
     Waiting(Error),
     /// Requests are answered.
-    Serving(Arc<Control>),
+    Serving(Arc<Control>, Rest),
 }
 
 impl Stage {
     fn control(&self) -> Option<Arc<Control>> {
         match self {
-            Stage::Serving(control) => Some(control.clone()),
+            Stage::Serving(control, _) => Some(control.clone()),
             Stage::Starting | Stage::Waiting(_) => None,
         }
     }
@@ -49,13 +60,35 @@ impl Stage {
 pub(crate) async fn serve_api(
     listener: TcpListener,
     stage: watch::Receiver<Stage>,
+    cors: Cors,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let document = Bytes::from(openapi::document()?.to_string());
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    let page =
+        [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, DOCS_POLICY)];
     let routes = Router::new()
         .route("/healthz", get(async || Json(json!({"status": "alive"}))))
         .route("/readyz", get(readyz))
-        .with_state(stage);
+        .route("/openapi.json", get(async move || (json, document)))
+        .route("/docs", get(async move || (page, DOCS)))
+        .fallback(rest)
+        .with_state(stage)
+        .layer(cors);
     serve(listener, routes, shutdown).await
+}
+
+/// Everything else is the API.
+async fn rest(State(stage): State<watch::Receiver<Stage>>, request: Request) -> Response {
+    let stage = stage.borrow().clone();
+    let error = match stage {
+        Stage::Serving(_, rest) => return rest.answer(request).await,
+        Stage::Waiting(error) => error,
+        Stage::Starting => Error::new(Code::Cancelled, "the server is starting")
+            .with_remedy("Repeat the request in a moment; /readyz says what the server waits for."),
+    };
+    let status = tonic::Status::from(Fault::from(error));
+    (fault::http_code(&status), Json(fault::to_json(&status))).into_response()
 }
 
 /// Serves the metrics until `shutdown`.
@@ -70,7 +103,7 @@ pub(crate) async fn serve_metrics(
 }
 
 async fn serve(listener: TcpListener, routes: Router, shutdown: CancellationToken) -> Result<(), Error> {
-    axum::serve(listener, routes)
+    axum::serve(listener, routes.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
         .map_err(|error| Error::new(Code::Internal, format!("HTTP: {error}")))
@@ -80,7 +113,7 @@ async fn serve(listener: TcpListener, routes: Router, shutdown: CancellationToke
 async fn readyz(State(stage): State<watch::Receiver<Stage>>) -> (StatusCode, Json<Value>) {
     let stage = stage.borrow().clone();
     let control = match stage {
-        Stage::Serving(control) => control,
+        Stage::Serving(control, _) => control,
         Stage::Starting => return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"ready": false}))),
         Stage::Waiting(error) => {
             let body = json!({"ready": false, "waiting_for": part(Err(error))});

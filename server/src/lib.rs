@@ -2,8 +2,10 @@
 //! and never dials a user's database.
 //!
 //! The faces:
-//! - `grpc`: the services of `millrace.v1`, health, reflection.
-//! - `http`: liveness, readiness, metrics.
+//! - `grpc`: the services of `millrace.v1`, health, reflection, gRPC-Web.
+//! - `rest`: the same in JSON over HTTP; [`openapi`] describes it.
+//! - `http`: liveness, readiness, REST and its documentation, metrics.
+//! - `cors`: which web pages may ask.
 //! - `gate`: limits, time-outs, the guard against panics, the log: what every request passes.
 //!
 //! What they do:
@@ -27,6 +29,7 @@
 
 mod control;
 mod convert;
+mod cors;
 pub mod deadlines;
 mod diff;
 mod document;
@@ -36,10 +39,12 @@ mod gate;
 mod grpc;
 mod http;
 mod metrics;
+pub mod openapi;
 mod orchestra;
 mod plan;
 mod refusals;
 mod report;
+mod rest;
 mod startup;
 mod tables;
 mod text;
@@ -56,9 +61,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
+use crate::cors::Cors;
 use crate::gate::Gate;
 use crate::http::Stage;
 use crate::metrics::Metrics;
+use crate::rest::Rest;
 use crate::startup::Listeners;
 
 /// How long open requests may take after the shutdown was asked for. A process manager gives 30 s.
@@ -83,6 +90,8 @@ pub struct Config {
     pub http_listen: SocketAddr,
     /// Where the metrics listen.
     pub metrics_listen: SocketAddr,
+    /// Origins of the web pages that may ask, such as `https://ui.example.com`; `*` for any, empty for none.
+    pub cors_origins: Vec<String>,
 }
 
 /// Serves until `shutdown`, then finishes what is open.
@@ -103,11 +112,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
     let _stop_all = stop.clone().drop_guard();
     let (stage, seen) = watch::channel(Stage::Starting);
     let metrics = Arc::new(Metrics::new());
-    let api = serve_grpc(&config, &keys, grpc, stage, metrics.clone(), stop.clone());
+    let cors = Cors::new(&config.cors_origins)?;
+    let api = serve_grpc(&config, &keys, grpc, stage, metrics.clone(), cors.clone(), stop.clone());
     let served = async {
         tokio::try_join!(
             api,
-            http::serve_api(http, seen.clone(), stop.clone()),
+            http::serve_api(http, seen.clone(), cors, stop.clone()),
             http::serve_metrics(metrics_listener, seen.clone(), metrics, stop.clone()),
         )
     };
@@ -133,6 +143,7 @@ async fn serve_grpc(
     listener: tokio::net::TcpListener,
     stage: watch::Sender<Stage>,
     metrics: Arc<Metrics>,
+    cors: Cors,
     stop: CancellationToken,
 ) -> Result<()> {
     let Some(catalog) = startup::catalog(config, keys, &stage, &stop).await? else {
@@ -142,10 +153,9 @@ async fn serve_grpc(
         return Ok(());
     };
     let control = Arc::new(Control::new(catalog, orchestra, stop.clone()));
-    stage.send_replace(Stage::Serving(control.clone()));
+    let services = grpc::services(control.clone(), Arc::new(Gate::new(metrics)));
+    stage.send_replace(Stage::Serving(control.clone(), Rest::new(services.clone())?));
     tracing::info!("server is ready");
-    let gate = Arc::new(Gate::new(metrics));
-    let (served, ()) =
-        tokio::join!(grpc::serve(listener, control.clone(), gate, stop), control.keep_started());
+    let (served, ()) = tokio::join!(grpc::serve(listener, services, cors, stop), control.keep_started());
     served
 }
