@@ -18,6 +18,7 @@ mod drop;
 mod failover;
 mod faults;
 mod fencing;
+mod files;
 mod kinds;
 mod many;
 mod modes;
@@ -50,6 +51,7 @@ fn main() {
         drop::tests(),
         failover::tests(),
         faults::tests(),
+        files::tests(),
         fencing::tests(),
         kinds::tests(),
         many::tests(),

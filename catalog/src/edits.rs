@@ -192,7 +192,7 @@ async fn require_unchanged(client: &impl GenericClient, edit: &MirrorEdit) -> Re
 }
 
 /// Fences the streams of a mirror. Gives those whose attempt has to take notice: the others have none.
-async fn fence(client: &impl GenericClient, mirror: &str) -> Result<Vec<Fence>> {
+pub(crate) async fn fence(client: &impl GenericClient, mirror: &str) -> Result<Vec<Fence>> {
     let rows = sql::rows(
         client,
         "update streams set lease = lease + 1 where mirror = $1 returning n, lease, lease_until is not null as held",

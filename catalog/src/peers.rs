@@ -1,16 +1,17 @@
 //! Peers: the databases that we connect to. Their description is stored sealed.
 
+use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use millrace_terms::{Code, Error, Result};
 use tokio_postgres::Row;
 
 use crate::connection::Catalog;
 use crate::difference::{differences, summary, tell};
-use crate::errors;
 use crate::page::{Page, PageRequest};
 use crate::sealing::Sealed;
 use crate::spec::{PeerConfig, PeerSpec};
 use crate::sql::{self, Columns};
+use crate::{edits, errors};
 
 /// What sealed descriptions are bound to, with the peer's name.
 const SEALED_KIND: &str = "peer";
@@ -112,30 +113,39 @@ impl Catalog {
         Ok(Page::new(peers, request, |peer| peer.spec.name.clone()))
     }
 
-    /// Replaces the description of a peer. `etag`: only if it is still that one; empty for any.
+    /// Replaces the description of a peer. `etag`: only if it is still that one; empty for any. The
+    /// streams of its mirrors are fenced: their next attempts connect as it says now.
     ///
     /// # Errors
-    /// PEER_NOT_FOUND, EDIT_CONFLICT.
+    /// PEER_NOT_FOUND, EDIT_CONFLICT; PEER_IN_USE with the names of the mirrors if it names another
+    /// database while there are any: their tables would be somewhere else.
     pub async fn update_peer(&self, spec: &PeerSpec, etag: &str) -> Result<Peer> {
         let sealed = self.seal_peer(spec)?;
-        let client = self.client().await?;
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        let row = sql::row(&transaction, &format!("{PEER_BY_NAME} for no key update"), &[&spec.name]).await?;
+        let stored = self.open_peer(&row.ok_or_else(|| not_found(&spec.name))?)?;
+        if (!etag.is_empty() && etag != stored.etag) || kind(&stored.spec.config) != kind(&spec.config) {
+            let message = format!("peer {} was changed meanwhile", spec.name);
+            return Err(Error::new(Code::EditConflict, message).with("peer", &spec.name));
+        }
+        let users = users(&transaction, &spec.name).await?;
+        if stored.spec.config.database() != spec.config.database() && !users.is_empty() {
+            return Err(moved(&stored.spec, users.join(", ")));
+        }
         let row = sql::row(
-            &client,
+            &transaction,
             "update peers set sealed = $2, key_id = $3, updated_at = now(), etag = gen_random_uuid()::text
-             where name = $1 and kind = $4 and ($5 = '' or etag = $5) returning created_at, updated_at, etag",
-            &[&spec.name, &sealed.bytes, &sealed.key_id, &kind(&spec.config), &etag],
+             where name = $1 returning created_at, updated_at, etag",
+            &[&spec.name, &sealed.bytes, &sealed.key_id],
         )
         .await?;
-        if let Some(row) = row {
-            return stored(Columns(&row), spec.clone());
+        let row = row.ok_or_else(|| not_found(&spec.name))?;
+        for mirror in &users {
+            edits::fence(&transaction, mirror).await?;
         }
-        match sql::row(&client, "select 1 from peers where name = $1", &[&spec.name]).await? {
-            Some(_) => {
-                let message = format!("peer {} was changed meanwhile", spec.name);
-                Err(Error::new(Code::EditConflict, message).with("peer", &spec.name))
-            }
-            None => Err(not_found(&spec.name)),
-        }
+        transaction.commit().await.map_err(errors::database)?;
+        self::stored(Columns(&row), spec.clone())
     }
 
     /// Deletes a peer. `etag`: only if it is still that one; empty for any.
@@ -153,15 +163,9 @@ impl Catalog {
             let message = format!("peer {name} was changed meanwhile");
             return Err(Error::new(Code::EditConflict, message).with("peer", name));
         }
-        let rows = sql::rows(
-            &transaction,
-            "select name from mirrors where source = $1 or destination = $1 order by name",
-            &[&name],
-        )
-        .await?;
-        if !rows.is_empty() {
-            let mirrors =
-                rows.iter().map(|row| Columns(row).text("name")).collect::<Result<Vec<_>>>()?.join(", ");
+        let users = users(&transaction, name).await?;
+        if !users.is_empty() {
+            let mirrors = users.join(", ");
             let error = Error::new(Code::PeerInUse, format!("peer {name} is used by {mirrors}"));
             return Err(error.with("peer", name).with("mirrors", mirrors));
         }
@@ -231,6 +235,22 @@ fn kind(config: &PeerConfig) -> &'static str {
         PeerConfig::Postgres(_) => "postgres",
         PeerConfig::Clickhouse(_) => "clickhouse",
     }
+}
+
+/// Names of the mirrors that use a peer.
+async fn users(client: &impl GenericClient, peer: &str) -> Result<Vec<String>> {
+    let sql = "select name from mirrors where source = $1 or destination = $1 order by name";
+    let rows = sql::rows(client, sql, &[&peer]).await?;
+    rows.iter().map(|row| Columns(row).text("name")).collect()
+}
+
+/// The error for a peer that cannot lead to another database, because these mirrors use it.
+pub fn moved(stored: &PeerSpec, mirrors: String) -> Error {
+    let (name, database) = (&stored.name, stored.config.database());
+    let message = format!("peer {name} cannot lead to another database than {database}: {mirrors} use it");
+    Error::new(Code::PeerInUse, message).with("peer", name).with("mirrors", mirrors).with_remedy(
+        "Create another peer, and the mirrors anew on it: what they made is in the database of this one.",
+    )
 }
 
 pub(crate) fn not_found(name: &str) -> Error {

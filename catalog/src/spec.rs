@@ -61,6 +61,16 @@ pub enum PeerConfig {
     Clickhouse(ClickhousePeer),
 }
 
+impl PeerConfig {
+    /// The database that the tables are in.
+    pub fn database(&self) -> &str {
+        match self {
+            Self::Postgres(config) => &config.database,
+            Self::Clickhouse(config) => &config.database,
+        }
+    }
+}
+
 /// How to reach a PostgreSQL server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,7 +5,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
-use crate::{apply, demo, dev, embedded_clickhouse, health, migrate, mirror, peer, server, table, worker};
+use crate::{
+    apply, demo, dev, embedded_clickhouse, export, health, migrate, mirror, peer, server, table, worker,
+};
 
 /// Millrace replicates PostgreSQL into ClickHouse.
 #[derive(Debug, Parser)]
@@ -17,7 +19,8 @@ use crate::{apply, demo, dev, embedded_clickhouse, health, migrate, mirror, peer
     disable_help_subcommand = true,
     max_term_width = 100,
     after_help = "\
-Exit codes: 0 done; 1 a defect; 2 the request is wrong; 3 the environment is (unreachable, unauthenticated, denied).
+Exit codes: 0 done; 1 a defect; 2 the request is wrong; 3 the environment is (unreachable, unauthenticated, denied);
+4 `diff` found differences.
 
 Try it, with nothing running:
   millrace demo"
@@ -46,6 +49,10 @@ pub enum Command {
     Table(table::TableArguments),
     /// Make the installation hold what a file says
     Apply(apply::ApplyArguments),
+    /// Show what `apply` would change; exit 4 if anything
+    Diff(apply::DiffArguments),
+    /// Write peers and mirrors as the file that `apply` takes
+    Export(export::ExportArguments),
     /// Run the control server
     Server(server::ServerArguments),
     /// Run a worker: it copies and streams the data

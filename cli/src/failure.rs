@@ -10,12 +10,17 @@ use millrace_proto::v1::{Check, check};
 use millrace_terms::{Class, Code, Error};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::client::style::{Paint, Tone};
+
 /// The exit code of a defect or of anything not foreseen.
 const EXIT_INTERNAL: u8 = 1;
 /// The exit code of a request that is wrong.
 const EXIT_REQUEST: u8 = 2;
 /// The exit code of an environment that is not as it must be.
 const EXIT_ENVIRONMENT: u8 = 3;
+
+/// The exit code of a comparison that found differences.
+pub const EXIT_DIFFERENT: u8 = 4;
 
 /// Key of `ErrorInfo.metadata` under which the server sends what to do.
 const REMEDY_KEY: &str = "remedy";
@@ -202,10 +207,11 @@ pub fn of_checks(checks: &[Check]) -> ExitCode {
 }
 
 /// Writes the failure for a person and returns the exit code.
-pub fn report(error: &anyhow::Error, out: &mut impl Write) -> ExitCode {
+pub fn report(error: &anyhow::Error, out: &mut impl Write, paint: Paint) -> ExitCode {
     let failure = of(error);
+    let text = failure.to_string().replacen("error:", &paint.paint(Tone::Bad, "error:"), 1);
     // A closed stderr leaves the exit code to speak.
-    let _closed = writeln!(out, "{failure}");
+    let _closed = writeln!(out, "{text}");
     ExitCode::from(failure.exit_code())
 }
 

@@ -4,7 +4,7 @@
 //! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
 //! - [`health`]: asks a process how it is, for container platforms.
-//! - [`peer`], [`mirror`], [`table`], [`apply`]: the client verbs; [`client`]: what they share.
+//! - [`peer`], [`mirror`], [`table`], [`apply`], [`export`]: the client verbs; [`client`]: what they share.
 //! - [`settings`]: settings that several processes share.
 //! - [`environment`]: the table of all environment variables, read off the command line's definition.
 //! - [`failure`]: what an error looks like to a user, and the exit code.
@@ -19,6 +19,7 @@ pub mod demo;
 pub mod dev;
 pub mod embedded_clickhouse;
 pub mod environment;
+pub mod export;
 pub mod failure;
 pub mod health;
 pub mod logs;
@@ -37,6 +38,7 @@ use anyhow::Context;
 use clap::Parser;
 
 use crate::arguments::{Arguments, Command};
+use crate::client::style::Paint;
 
 /// Stack of each runtime thread, in bytes: the Temporal SDK's futures are deep in debug builds,
 /// where tokio's 2 MiB are near their end.
@@ -47,7 +49,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match start(arguments) {
         Ok(code) => code,
-        Err(error) => failure::report(&error, &mut std::io::stderr()),
+        Err(error) => failure::report(&error, &mut std::io::stderr(), Paint::stderr()),
     }
 }
 
@@ -75,6 +77,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Peer(arguments) => Box::pin(peer::run(arguments)).await,
         Command::Mirror(arguments) => Box::pin(mirror::run(arguments)).await,
         Command::Apply(arguments) => Box::pin(apply::run(arguments)).await,
+        Command::Diff(arguments) => Box::pin(apply::diff(arguments)).await,
+        Command::Export(arguments) => Box::pin(export::run(arguments)).await,
         Command::Health(arguments) => Box::pin(health::run(arguments)).await,
         Command::EmbeddedClickhouse(arguments) => Box::pin(embedded_clickhouse::run(arguments)).await,
     }

@@ -9,6 +9,8 @@ use millrace_terms::{Code, Error};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
+use crate::client::style::Paint;
+
 /// What processes log: the steps of these two libraries at `info` are ours to tell, not theirs.
 const PROCESS_FILTER: &str = "info,refinery_core=warn,tokio_postgres=warn";
 
@@ -62,7 +64,7 @@ pub fn start(arguments: &LogArguments, speaker: Speaker) -> Result<(), Error> {
     let lines = tracing_subscriber::fmt().with_env_filter(filter);
     let stderr = BoxMakeWriter::new(std::io::stderr);
     match format {
-        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_writer(stderr).init(),
+        Format::Text => lines.with_ansi(Paint::stderr().is_on()).with_writer(stderr).init(),
         Format::Json => lines.json().flatten_event(true).with_writer(stderr).init(),
     }
     Ok(())

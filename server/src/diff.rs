@@ -126,6 +126,8 @@ fn compare(old: &Value, new: &Value) -> Result<Vec<Change>, Error> {
     let show = |field: &str, value: Option<&Value>| match value {
         None => ABSENT.to_owned(),
         Some(_) if is_secret(field) => SECRET.to_owned(),
+        // A certificate, say: the change has to stay on its line.
+        Some(Value::String(text)) if text.contains('\n') => format!("({} lines)", text.lines().count()),
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     };

@@ -196,5 +196,6 @@ service! {
     SystemService {
         get_version "GetVersion" (GetVersionRequest) -> GetVersionResponse;
         apply "Apply" (ApplyRequest) -> ApplyResponse;
+        export "Export" (ExportRequest) -> ExportResponse;
     }
 }

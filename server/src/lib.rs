@@ -22,7 +22,7 @@
 //! - `tables`: patterns, and the destinations' names.
 //! - [`deadlines`]: how long everything may take that somebody waits for.
 //! - `report`: what the workers' checks found.
-//! - `document`, `plan`, `diff`: `apply`: the file, its steps, what differs.
+//! - `document`, `plan`, `diff`: `apply`: the file, its steps, what differs. [`export`]: the way back.
 //! - `fault`: errors on the wire.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -34,6 +34,7 @@ pub mod deadlines;
 mod diff;
 mod document;
 mod edit;
+pub mod export;
 mod fault;
 mod gate;
 mod grpc;

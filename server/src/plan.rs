@@ -56,7 +56,7 @@ pub(crate) fn steps(
     let stored_peers: BTreeMap<&str, &PeerSpec> =
         peers.iter().map(|peer| (peer.name.as_str(), peer)).collect();
     for peer in &document.peers {
-        steps.push(peer_step(peer, stored_peers.get(peer.name.as_str()).copied())?);
+        steps.push(peer_step(peer, stored_peers.get(peer.name.as_str()).copied(), mirrors)?);
     }
     let mut known = stored_peers.clone();
     known.extend(document.peers.iter().map(|peer| (peer.name.as_str(), peer)));
@@ -72,7 +72,7 @@ pub(crate) fn steps(
     Ok(steps)
 }
 
-fn peer_step(peer: &PeerSpec, stored: Option<&PeerSpec>) -> Answer<Step> {
+fn peer_step(peer: &PeerSpec, stored: Option<&PeerSpec>, mirrors: &[StoredMirror]) -> Answer<Step> {
     refusals::check_peer(peer)?;
     let Some(stored) = stored else {
         return Ok(Step::CreatePeer(peer.clone()));
@@ -81,6 +81,12 @@ fn peer_step(peer: &PeerSpec, stored: Option<&PeerSpec>) -> Answer<Step> {
         let message =
             format!("peer {} is of another kind: a source does not become a destination", peer.name);
         return Err(Error::new(Code::PeerExists, message).with("peer", peer.name.clone()).into());
+    }
+    let users = mirrors.iter().map(|mirror| &mirror.spec);
+    let users = users.filter(|mirror| mirror.source == peer.name || mirror.destination == peer.name);
+    let users: Vec<&str> = users.map(|mirror| mirror.name.as_str()).collect();
+    if stored.config.database() != peer.config.database() && !users.is_empty() {
+        return Err(catalog::peers::moved(stored, users.join(", ")).into());
     }
     let changes = diff::peers(stored, peer)?;
     Ok(match changes.is_empty() {
@@ -206,6 +212,16 @@ mirrors:
         let steps = steps(&changed, &document.peers, &stored(&document), false).unwrap();
         let Step::UpdatePeer(_, changes) = &steps[0] else { panic!("{steps:?}") };
         assert_eq!(changes[0].to_string(), "postgres.host h -> other");
+    }
+
+    #[test]
+    fn a_peer_in_use_does_not_lead_to_another_database() {
+        let document = parsed(DOCUMENT);
+        let changed = parsed(&DOCUMENT.replace("database: d", "database: other"));
+        let fault = steps(&changed, &document.peers, &stored(&document), false).unwrap_err();
+        assert_eq!(fault.error.code(), Code::PeerInUse);
+        assert!(fault.error.message().contains("shop"), "{}", fault.error);
+        assert!(steps(&changed, &document.peers, &[], false).is_ok());
     }
 
     #[test]

@@ -83,3 +83,25 @@ async fn a_draft_is_sealed_answered_and_deleted() {
     catalog.delete_draft(id).await.unwrap();
     assert_eq!(catalog.open_draft(id).await.unwrap_err().code(), Code::Cancelled);
 }
+
+#[tokio::test]
+async fn a_peer_in_use_changes_but_for_its_database_and_fences_its_streams() {
+    let catalog = catalog().await;
+    catalog.create_mirror(&mirror("shop", 1), &CreateOptions::default()).await.unwrap();
+    let lease = catalog.get_stream("shop", 0).await.unwrap().lease;
+    let mut other = source();
+    let PeerConfig::Postgres(config) = &mut other.config else { panic!("a source") };
+    config.host = "new.internal".into();
+    let etag = catalog.get_peer("pg").await.unwrap().etag;
+    assert_ne!(catalog.update_peer(&other, &etag).await.unwrap().etag, etag);
+    assert_eq!(catalog.get_peer("pg").await.unwrap().spec, other);
+    assert!(catalog.get_stream("shop", 0).await.unwrap().lease > lease, "its next attempt connects anew");
+    assert_eq!(catalog.update_peer(&other, &etag).await.unwrap_err().code(), Code::EditConflict);
+
+    let PeerConfig::Postgres(config) = &mut other.config else { panic!("a source") };
+    config.database = "another".into();
+    let refused = catalog.update_peer(&other, "").await.unwrap_err();
+    assert_eq!((refused.code(), refused.metadata()["mirrors"].as_str()), (Code::PeerInUse, "shop"));
+    catalog.delete_mirror("shop", &[]).await.unwrap();
+    assert_eq!(catalog.update_peer(&other, "").await.unwrap().spec, other);
+}

@@ -1,4 +1,4 @@
-//! `millrace apply`.
+//! `millrace apply`, and its looking glass `millrace diff`.
 //!
 //! I/O rim.
 
@@ -12,63 +12,100 @@ use clap::Args;
 use millrace_proto::v1::applied_object::{Action, Kind};
 use millrace_proto::v1::{ApplyRequest, ApplyResponse};
 
-use crate::client::output::Output;
+use self::sources::Sources;
+use crate::client::confirm::Confirmation;
+use crate::client::output::{self, Output};
+use crate::client::style::Paint;
 use crate::client::{Client, ClientArguments, call_of};
-use crate::failure::Failure;
-use crate::mirror::{Goal, reach};
+use crate::failure::{EXIT_DIFFERENT, Failure};
+use crate::mirror::WaitArguments;
+
+/// The files, of `apply` and of `diff`.
+#[derive(Debug, Args)]
+struct Files {
+    /// File to read, - for stdin; several are merged
+    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    files: Vec<String>,
+}
 
 /// Arguments of `millrace apply`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   SHOP_PASSWORD=... millrace apply -f shop.yaml --dry-run
-  millrace apply -f peers.yaml -f mirrors.yaml --wait=snapshot
+  millrace apply -f peers.yaml -f mirrors.yaml --wait=snapshot --timeout 2h
   generate | millrace apply -f - --prune
 
 In values, ${NAME} is replaced by that environment variable and ${file:/path} by the content of that file.")]
 pub struct ApplyArguments {
-    /// File to apply, - for stdin; several are merged
-    #[arg(short, long = "file", value_name = "FILE", required = true)]
-    files: Vec<String>,
+    #[command(flatten)]
+    files: Files,
     /// Only say what would happen
     #[arg(long)]
     dry_run: bool,
     /// Drop mirrors and peers that the file does not hold
     #[arg(long)]
     prune: bool,
-    /// With a mirror, drop its destination tables, too
+    /// Drop the destination tables of what leaves, too
     #[arg(long)]
     drop_destination: bool,
-    /// Wait until the tables of all mirrors of the file are copied, or until all of them stream
-    #[arg(long, value_name = "GOAL", num_args = 0..=1, require_equals = true, default_missing_value = "streaming")]
-    wait: Option<Goal>,
+    #[command(flatten)]
+    wait: WaitArguments,
+    #[command(flatten)]
+    confirmation: Confirmation,
     #[command(flatten)]
     client: ClientArguments,
 }
 
-/// Runs the command.
+/// Arguments of `millrace diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  millrace diff -f shop.yaml
+  millrace diff -f shop.yaml --prune || echo drift
+
+Exit codes: 0 nothing differs; 4 something does; others as everywhere. Nothing is changed.")]
+pub struct DiffArguments {
+    #[command(flatten)]
+    files: Files,
+    /// Count mirrors and peers that the file does not hold as differences
+    #[arg(long)]
+    prune: bool,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+/// Runs `apply`.
 ///
 /// # Errors
 /// INVALID_ARGUMENT if a file cannot be read; what the server answers; SERVER_UNREACHABLE if it does
 /// not; what a mirror fails with while it is waited for.
 pub async fn run(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
-    let sources = sources::read(&arguments.files)?;
+    let sources = sources::read(&arguments.files.files)?;
     let mut client = Client::connect(&arguments.client.address).await?;
-    let request = ApplyRequest {
+    let mut request = ApplyRequest {
         document: sources.document().to_owned(),
-        dry_run: arguments.dry_run,
+        dry_run: true,
         prune: arguments.prune,
         drop_destination: arguments.drop_destination,
     };
-    let answer = client.system.apply(call_of("Apply", request)).await;
-    let answer = answer.map_err(|status| sources.locate(Failure::from(status)))?.into_inner();
+    let removes = arguments.prune || arguments.drop_destination;
+    if removes && !arguments.dry_run && arguments.confirmation.asks() {
+        let plan = apply(&mut client, &sources, request.clone()).await?;
+        let removals = show::removals(&plan, arguments.drop_destination);
+        if !removals.is_empty() {
+            arguments.confirmation.ask(&format!("This drops:\n  {}\nGo on?", removals.join("\n  ")))?;
+        }
+    }
+    request.dry_run = arguments.dry_run;
+    let answer = apply(&mut client, &sources, request).await?;
     let (output, dry_run) = (arguments.client.output, arguments.dry_run);
     // People see at once what was done; programs get one object at the end.
     if output == Output::Table {
         output.print(&answer, |answer| show::applied(answer, dry_run))?;
     }
-    if let Some(goal) = arguments.wait.filter(|_| !dry_run) {
-        wait(&mut client, &answer, goal).await?;
+    if !dry_run {
+        arguments.wait.run(&mut client, &mirrors(&answer)).await?;
     }
     if output != Output::Table {
         output.print(&answer, |_| String::new())?;
@@ -76,11 +113,41 @@ pub async fn run(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the mirrors, one after the other: all have begun already.
-async fn wait(client: &mut Client, answer: &ApplyResponse, goal: Goal) -> anyhow::Result<()> {
-    let mirrors = answer.objects.iter().filter(|object| object.kind() == Kind::Mirror);
-    for object in mirrors.filter(|object| object.action() != Action::Deleted) {
-        reach(client, &object.name, goal).await?;
+/// Runs `diff`.
+///
+/// # Errors
+/// As of [`run`].
+pub async fn diff(arguments: DiffArguments) -> anyhow::Result<ExitCode> {
+    let sources = sources::read(&arguments.files.files)?;
+    let mut client = Client::connect(&arguments.client.address).await?;
+    let request = ApplyRequest {
+        document: sources.document().to_owned(),
+        dry_run: true,
+        prune: arguments.prune,
+        drop_destination: false,
+    };
+    let answer = apply(&mut client, &sources, request).await?;
+    let differs = show::differs(&answer);
+    match arguments.client.output {
+        // As `diff` does: silence where nothing differs.
+        Output::Table if differs => output::write(&show::difference(&answer, Paint::stdout()))?,
+        Output::Table => {}
+        form => form.print(&answer, |_| String::new())?,
     }
-    Ok(())
+    Ok(ExitCode::from(if differs { EXIT_DIFFERENT } else { 0 }))
+}
+
+async fn apply(
+    client: &mut Client,
+    sources: &Sources,
+    request: ApplyRequest,
+) -> Result<ApplyResponse, Failure> {
+    let answer = client.system.apply(call_of("Apply", request)).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| sources.locate(Failure::from(status)))
+}
+
+/// The mirrors that the file holds.
+fn mirrors(answer: &ApplyResponse) -> Vec<String> {
+    let mirrors = answer.objects.iter().filter(|object| object.kind() == Kind::Mirror);
+    mirrors.filter(|object| object.action() != Action::Deleted).map(|object| object.name.clone()).collect()
 }

@@ -2,8 +2,10 @@
 //!
 //! I/O rim.
 
+pub mod confirm;
 pub mod figures;
 pub mod output;
+pub mod style;
 
 use std::error::Error as _;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use millrace_proto::v1::{
 use millrace_terms::{Code, Error};
 use pbjson_types::Duration;
 
-use super::Goal;
+use super::WaitArguments;
 use crate::client::request_id;
 
 /// Arguments of `millrace mirror create`.
@@ -29,9 +29,8 @@ pub(super) struct CreateArguments {
     /// The same mirror may exist already
     #[arg(long)]
     allow_existing: bool,
-    /// Wait until the tables are copied, or until all of them stream
-    #[arg(long, value_name = "GOAL", num_args = 0..=1, require_equals = true, default_missing_value = "streaming")]
-    wait: Option<Goal>,
+    #[command(flatten)]
+    pub(super) wait: WaitArguments,
 }
 
 /// What a mirror is.
@@ -114,11 +113,6 @@ enum OnSlotLost {
 }
 
 impl CreateArguments {
-    /// What to wait for.
-    pub(super) fn goal(&self) -> Option<Goal> {
-        self.wait
-    }
-
     /// The request that the arguments stand for.
     pub(super) fn request(self) -> Result<CreateMirrorRequest, Error> {
         Ok(CreateMirrorRequest {
@@ -218,7 +212,7 @@ pub(super) fn table(flag: &str, text: &str) -> Result<Table, Error> {
 }
 
 /// Reads a number with one of the units, or the smallest unit's number alone.
-fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+pub(super) fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let factor = match unit.trim() {

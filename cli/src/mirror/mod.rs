@@ -23,7 +23,7 @@ use crate::client::output::{self, Output};
 use crate::client::{Client, ClientArguments, call, call_of, request_id};
 use crate::failure;
 
-pub use self::wait::{Goal, reach};
+pub use self::wait::WaitArguments;
 
 /// Time that `drop` waits for the end, when a peer is slow or out of reach. The work goes on after.
 const DROP_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -133,19 +133,18 @@ pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn create(address: &str, arguments: create::CreateArguments, output: Output) -> anyhow::Result<()> {
-    let goal = arguments.goal();
-    let is_trial = arguments.validate_only;
+    let (wait, is_trial) = (arguments.wait.clone(), arguments.validate_only);
     // What is wrong with the arguments is said without a server, too.
     let request = arguments.request()?;
     let mut client = Client::connect(address).await?;
     let mut mirror = client.mirrors.create_mirror(call(request)).await?.into_inner();
-    if let Some(goal) = goal.filter(|_| !is_trial) {
-        mirror = reach(&mut client, &mirror.name, goal).await?;
+    if !is_trial && let Some(there) = wait.run(&mut client, &[mirror.name.clone()]).await?.pop() {
+        mirror = there;
     }
-    output.print(&mirror, |mirror| match (is_trial, goal) {
+    output.print(&mirror, |mirror| match (is_trial, wait.is_set()) {
         (true, _) => format!("mirror {} can be created: {} tables", mirror.name, mirror.tables.len()),
-        (false, Some(_)) => show::mirror(mirror),
-        (false, None) => {
+        (false, true) => show::mirror(mirror),
+        (false, false) => {
             format!("mirror {} created; follow it with `millrace mirror watch {}`", mirror.name, mirror.name)
         }
     })

@@ -4,12 +4,14 @@
 
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use millrace_proto::v1::{self, Mirror, WatchMirrorRequest, WatchMirrorResponse, mirror, table};
 use millrace_terms::{Class, Code, Error};
 
+use super::create::with_unit;
 use super::progress;
-use crate::client::Client;
+use super::watch::Progress;
+use crate::client::{Client, figures};
 use crate::failure::Failure;
 
 /// Time for which a server that went away is waited for: a restart takes less.
@@ -67,19 +69,94 @@ fn of(failure: &v1::Failure, what: String) -> Failure {
     }
 }
 
-/// Waits until the mirror is there, and returns it.
-///
-/// # Errors
-/// What the mirror or one of its tables fails with meanwhile; MIRROR_STATE if it is paused or
-/// dropped.
-pub async fn reach(client: &mut Client, name: &str, goal: Goal) -> anyhow::Result<Mirror> {
+/// Whether a command waits, for what and for how long.
+#[derive(Debug, Clone, Args)]
+pub struct WaitArguments {
+    /// Wait until the tables are copied, or until all of them stream; progress goes to stderr
+    #[arg(long, value_name = "GOAL", num_args = 0..=1, require_equals = true, default_missing_value = "streaming")]
+    wait: Option<Goal>,
+    /// Time to wait at most, such as 90s, 10min or 2h; the work goes on after it
+    #[arg(long, value_name = "TIME", value_parser = limit, requires = "wait")]
+    timeout: Option<Duration>,
+}
+
+impl WaitArguments {
+    /// Whether the command waits.
+    pub fn is_set(&self) -> bool {
+        self.wait.is_some()
+    }
+
+    /// Waits for the mirrors of these names, one after the other, for all have begun already, and returns
+    /// them. Without a goal it returns none at once.
+    ///
+    /// # Errors
+    /// What a mirror or one of its tables fails with meanwhile; MIRROR_STATE if it is paused or dropped;
+    /// REQUEST_TIMEOUT.
+    pub async fn run(&self, client: &mut Client, names: &[String]) -> anyhow::Result<Vec<Mirror>> {
+        let Some(goal) = self.wait else { return Ok(Vec::new()) };
+        let until = self.timeout.map(|limit| (Instant::now() + limit, limit));
+        let mut mirrors = Vec::with_capacity(names.len());
+        for name in names {
+            let mut progress = Progress::new()?;
+            let reached = reach(client, name, goal, until, &mut progress).await;
+            progress.clear();
+            mirrors.push(reached?);
+        }
+        Ok(mirrors)
+    }
+}
+
+async fn reach(
+    client: &mut Client,
+    name: &str,
+    goal: Goal,
+    until: Option<(Instant, Duration)>,
+    progress: &mut Progress,
+) -> anyhow::Result<Mirror> {
     let mut watch = Watch::new(client, name);
-    while let Some(mirror) = watch.next().await? {
+    let mut seen = None;
+    loop {
+        let next = match until {
+            None => watch.next().await?,
+            Some((deadline, limit)) => match tokio::time::timeout_at(deadline.into(), watch.next()).await {
+                Ok(next) => next?,
+                Err(_) => return Err(late(name, seen.as_ref(), limit).into()),
+            },
+        };
+        let Some(mirror) = next else {
+            return Err(
+                Error::new(Code::MirrorNotFound, format!("mirror {name} was dropped meanwhile")).into()
+            );
+        };
+        progress.show(&mirror);
         if goal.verdict(&mirror)? {
             return Ok(mirror);
         }
+        seen = Some(mirror);
     }
-    Err(Error::new(Code::MirrorNotFound, format!("mirror {name} was dropped meanwhile")).into())
+}
+
+fn late(name: &str, seen: Option<&Mirror>, limit: Duration) -> Error {
+    let state = match seen {
+        Some(mirror) => {
+            let there = mirror.tables.iter().filter(|table| table.state() == table::State::Streaming).count();
+            format!("is {}: {there} of {} tables stream", mirror.state().as_str_name(), mirror.tables.len())
+        }
+        None => "was not seen".to_owned(),
+    };
+    let text = format!("after {} mirror {name} {state}", figures::duration(limit.as_secs_f64()));
+    Error::new(Code::RequestTimeout, text)
+        .with_remedy(format!("The work goes on by itself; follow it with `millrace mirror watch {name}`."))
+}
+
+/// Reads a time limit.
+fn limit(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("min", 60_000), ("h", 3_600_000)];
+    // A plain number means seconds, not the smallest unit.
+    let text = if text.bytes().all(|b| b.is_ascii_digit()) { format!("{text}s") } else { text.to_owned() };
+    with_unit(&text, &units)
+        .map(Duration::from_millis)
+        .ok_or_else(|| "a time looks like 90s, 10min or 2h".into())
 }
 
 /// Waits until the mirror is gone.
@@ -177,6 +254,18 @@ mod tests {
         );
         assert_eq!(Goal::Snapshot.verdict(&mirror(Setup, &[])), Ok(false));
         assert_eq!(Goal::Snapshot.verdict(&mirror(Paused, &[])).unwrap_err().code, "MIRROR_STATE");
+    }
+
+    #[test]
+    fn a_wait_has_a_limit_and_says_how_far_it_came() {
+        let read: Vec<_> =
+            ["90", "90s", "2m", "2min", "1h", "5ms"].map(|text| limit(text).unwrap().as_millis()).into();
+        assert_eq!(read, [90_000, 90_000, 120_000, 120_000, 3_600_000, 5]);
+        assert!(limit("soon").is_err() && limit("").is_err());
+        let slow = mirror(mirror::State::Snapshot, &[table::State::Streaming, table::State::Copying]);
+        let error = late("shop", Some(&slow), Duration::from_secs(600));
+        assert_eq!(error.message(), "after 10 min mirror shop is SNAPSHOT: 1 of 2 tables stream");
+        assert_eq!(Failure::from(&error).exit_code(), 3);
     }
 
     #[test]

@@ -28,7 +28,9 @@ const BAR_STEPS: u64 = 1_000;
 /// Follows the mirror until it is gone.
 pub(super) async fn run(client: &mut Client, name: &str, output: Output) -> anyhow::Result<()> {
     let mut screen = match output {
-        Output::Table if std::io::stdout().is_terminal() => Screen::Bars(Bars::new()?),
+        Output::Table if std::io::stdout().is_terminal() => {
+            Screen::Bars(Bars::new(ProgressDrawTarget::stdout())?)
+        }
         Output::Table => Screen::Lines(Lines::default()),
         Output::Json | Output::Yaml => Screen::Objects(output),
     };
@@ -59,6 +61,42 @@ pub(super) async fn run(client: &mut Client, name: &str, output: Output) -> anyh
     Ok(())
 }
 
+/// What a command shows on stderr while it waits for a mirror.
+pub(super) struct Progress {
+    rates: Rates,
+    bars: Option<Bars>,
+    lines: Lines,
+}
+
+impl Progress {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let bars = match std::io::stderr().is_terminal() {
+            true => Some(Bars::new(ProgressDrawTarget::stderr())?),
+            false => None,
+        };
+        Ok(Self { rates: Rates::default(), bars, lines: Lines::default() })
+    }
+
+    pub(super) fn show(&mut self, mirror: &Mirror) {
+        let now = Instant::now();
+        self.rates.observe(mirror, now);
+        match &mut self.bars {
+            Some(bars) => bars.draw(mirror, &self.rates),
+            None => {
+                for line in self.lines.update(mirror, &self.rates, now) {
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+
+    pub(super) fn clear(self) {
+        if let Some(bars) = self.bars {
+            bars.clear();
+        }
+    }
+}
+
 enum Screen {
     Bars(Bars),
     Lines(Lines),
@@ -74,8 +112,8 @@ struct Bars {
 }
 
 impl Bars {
-    fn new() -> anyhow::Result<Self> {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+    fn new(target: ProgressDrawTarget) -> anyhow::Result<Self> {
+        let all = MultiProgress::with_draw_target(target);
         let footer = all.add(ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{msg}")?));
         let style = ProgressStyle::with_template("{prefix:28!} {bar:24} {msg}")?.progress_chars("=> ");
         Ok(Self { all, tables: Vec::new(), footer, style })

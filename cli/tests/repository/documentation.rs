@@ -129,7 +129,8 @@ fn command_line() {
     page.push_str(
         "| Exit code | Meaning |\n|---|---|\n| 0 | Done. |\n| 1 | A defect, or anything not foreseen. |\n\
          | 2 | The request is wrong: malformed, not found, exists already, or something is not as it must be. |\n\
-         | 3 | The environment is: unreachable, unauthenticated, denied. |\n\n\
+         | 3 | The environment is: unreachable, unauthenticated, denied. |\n\
+         | 4 | `diff` found differences. |\n\n\
          An error is written to stderr as its cause, the remedy and the [code](errors.md).\n",
     );
     let mut command = Arguments::command().term_width(100);

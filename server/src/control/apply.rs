@@ -1,4 +1,4 @@
-//! `apply`: a whole file, planned, validated, then carried out.
+//! `apply`: a whole file, planned, validated, then carried out. `export`: the way back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +19,7 @@ use super::{Control, found, whole_page};
 use crate::diff::Change;
 use crate::fault::Answer;
 use crate::plan::{self, Step, StoredMirror};
-use crate::{document, report};
-use crate::{edit, tables};
+use crate::{document, edit, export, report, tables};
 
 /// Checks that run at once for one document: each takes a slot of a worker.
 const CHECKS_MAX: usize = 4;
@@ -31,10 +30,7 @@ impl Control {
         let document = document::parse(&request.document)?;
         let peers = self.all_peers().await?;
         let stored = self.all_mirrors().await?;
-        let mirrors: Vec<StoredMirror> = stored
-            .iter()
-            .map(|m| StoredMirror { spec: m.spec.clone(), dropping: m.desired == Desired::Dropping })
-            .collect();
+        let mirrors = planned(&stored);
         let steps = plan::steps(&document, &peers, &mirrors, request.prune)?;
         let known = peers.iter().chain(&document.peers).map(|peer| (peer.name.as_str(), peer)).collect();
         let mut prepared = self.validate(&steps, &known).await?;
@@ -53,6 +49,15 @@ impl Control {
             objects.push(object);
         }
         Ok(v1::ApplyResponse { objects })
+    }
+
+    /// Writes peers and mirrors as a document; see the API's own words.
+    pub(crate) async fn export(self: Arc<Self>, request: v1::ExportRequest) -> Answer<v1::ExportResponse> {
+        let peers = self.all_peers().await?;
+        let mirrors = planned(&self.all_mirrors().await?);
+        let (peers, mirrors) = export::select(&peers, &mirrors, &request.mirrors)?;
+        let export = export::document(peers, mirrors)?;
+        Ok(v1::ExportResponse { document: export.text, variables: export.variables })
     }
 
     async fn all_peers(&self) -> Answer<Vec<PeerSpec>> {
@@ -123,7 +128,10 @@ impl Control {
                 listing.extend(found.into_iter().filter(|table| unknown.contains(&table.schema)));
             }
             let after = tables::resolve_again(asked, &listing, &stored.spec.tables)?;
-            if let Some(edit) = self.prepare_edit(stored, after, options).await? {
+            let peer = |name: &str| known.get(name).map(|peer| PeerSpec::clone(peer));
+            // As the document says: a peer that changes with the mirror is not stored yet.
+            let peers = peer(&after.source).zip(peer(&after.destination));
+            if let Some(edit) = self.prepare_edit(stored, after, peers, options).await? {
                 edits.insert(asked.name.clone(), edit);
             }
         }
@@ -156,7 +164,8 @@ impl Control {
                 self.catalog.create_peer(&peer, &options).await?;
             }
             Step::UpdatePeer(peer, _) => {
-                self.catalog.update_peer(&peer, "").await?;
+                // Everything was looked at before the first step.
+                self.replace_peer(&peer, "", true).await?;
             }
             Step::CreateMirror(mirror) => {
                 if let Some(ready) = prepared.remove(&mirror.name) {
@@ -179,6 +188,13 @@ impl Control {
         }
         Ok(Vec::new())
     }
+}
+
+/// The stored mirrors, as they are planned with.
+fn planned(stored: &[Mirror]) -> Vec<StoredMirror> {
+    let planned =
+        |m: &Mirror| StoredMirror { spec: m.spec.clone(), dropping: m.desired == Desired::Dropping };
+    stored.iter().map(planned).collect()
 }
 
 fn describe(step: &Step) -> v1::AppliedObject {

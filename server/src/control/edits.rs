@@ -65,7 +65,7 @@ impl Control {
         for attempt in 1.. {
             let stored = self.editable(name, &options).await?;
             let after = decide(&stored).await?;
-            let prepared = self.prepare_edit(&stored, after, &options).await?;
+            let prepared = self.prepare_edit(&stored, after, None, &options).await?;
             if request.validate_only {
                 let spec = prepared.map_or(stored.spec, |edit| edit.after);
                 return Ok(convert::mirror::from_spec(&spec));
@@ -96,7 +96,7 @@ impl Control {
             if after.tables.is_empty() {
                 return Err(last_table(&stored, &source).into());
             }
-            let prepared = self.prepare_edit(&stored, after, &options).await?;
+            let prepared = self.prepare_edit(&stored, after, None, &options).await?;
             match self.carry_edit(&stored, prepared, request_id).await {
                 Err(fault) if may_repeat(&fault, attempt, &options) => {}
                 answer => return answer,
@@ -151,12 +151,14 @@ impl Control {
         Ok(stored)
     }
 
-    /// Looks at both peers and at every table that is to join; tables and destinations are named.
+    /// Looks at both peers (the stored ones, if none are given) and at every table that is to join;
+    /// tables and destinations are named.
     /// Gives the change as the catalog takes it; none if nothing is to change. Nothing is stored.
     pub(super) async fn prepare_edit(
         &self,
         stored: &Mirror,
         after: MirrorSpec,
+        peers: Option<(PeerSpec, PeerSpec)>,
         options: &EditOptions,
     ) -> Answer<Option<MirrorEdit>> {
         let decided = edit::decide(&stored.spec, &after)?;
@@ -167,7 +169,10 @@ impl Control {
             true => Vec::new(),
             false => {
                 let joining = MirrorSpec { tables: decided.added, ..after.clone() };
-                let (source, destination) = self.peers_of(&joining).await?;
+                let (source, destination) = match peers {
+                    Some(peers) => peers,
+                    None => self.peers_of(&joining).await?,
+                };
                 self.catalog.check_destinations(&joining).await?;
                 let former = self.former_destinations(&joining).await?;
                 let found = self.check_mirror(&joining, &source, &destination, former).await?;
