@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
 use crate::{
-    apply, demo, dev, embedded_clickhouse, export, health, migrate, mirror, peer, server, table, worker,
+    apply, demo, dev, embedded_clickhouse, export, health, import, migrate, mirror, peer, server, shell,
+    table, worker,
 };
 
 /// Millrace replicates PostgreSQL into ClickHouse.
@@ -53,6 +54,8 @@ pub enum Command {
     Diff(apply::DiffArguments),
     /// Write peers and mirrors as the file that `apply` takes
     Export(export::ExportArguments),
+    /// Turn another tool's mirrors into the file that `apply` takes
+    Import(import::ImportArguments),
     /// Run the control server
     Server(server::ServerArguments),
     /// Run a worker: it copies and streams the data
@@ -61,6 +64,12 @@ pub enum Command {
     Migrate(migrate::MigrateArguments),
     /// Ask a server or a worker how it is: exit 0 if well
     Health(health::HealthArguments),
+    /// Print the JSON Schema of the file, for editors
+    Schema(apply::schema::SchemaArguments),
+    /// Print the completion script of a shell
+    Completion(shell::CompletionArguments),
+    /// Write the manual's pages
+    Man(shell::ManArguments),
     /// The embedded ClickHouse server; started by `dev`
     #[command(hide = true)]
     EmbeddedClickhouse(embedded_clickhouse::EmbeddedClickhouseArguments),

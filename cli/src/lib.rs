@@ -5,6 +5,7 @@
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
 //! - [`health`]: asks a process how it is, for container platforms.
 //! - [`peer`], [`mirror`], [`table`], [`apply`], [`export`]: the client verbs; [`client`]: what they share.
+//! - [`import`]: other tools' mirrors as a file. [`shell`]: completion and manual.
 //! - [`settings`]: settings that several processes share.
 //! - [`environment`]: the table of all environment variables, read off the command line's definition.
 //! - [`failure`]: what an error looks like to a user, and the exit code.
@@ -22,12 +23,14 @@ pub mod environment;
 pub mod export;
 pub mod failure;
 pub mod health;
+pub mod import;
 pub mod logs;
 pub mod migrate;
 pub mod mirror;
 pub mod peer;
 pub mod server;
 pub mod settings;
+pub mod shell;
 pub mod signals;
 pub mod table;
 pub mod worker;
@@ -79,6 +82,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Apply(arguments) => Box::pin(apply::run(arguments)).await,
         Command::Diff(arguments) => Box::pin(apply::diff(arguments)).await,
         Command::Export(arguments) => Box::pin(export::run(arguments)).await,
+        Command::Import(arguments) => import::run(arguments),
+        Command::Schema(arguments) => apply::schema::run(arguments),
+        Command::Completion(arguments) => shell::completion(arguments),
+        Command::Man(arguments) => shell::man(arguments),
         Command::Health(arguments) => Box::pin(health::run(arguments)).await,
         Command::EmbeddedClickhouse(arguments) => Box::pin(embedded_clickhouse::run(arguments)).await,
     }

@@ -64,6 +64,14 @@ pub(crate) fn parse(text: &str) -> Answer<Document> {
     Ok(document)
 }
 
+/// Whether a server of this release would read the document. Databases are not asked.
+///
+/// # Errors
+/// INVALID_ARGUMENT, as `apply` answers.
+pub fn require_valid(text: &str) -> Result<(), Error> {
+    parse(text).map(drop).map_err(|fault| fault.error)
+}
+
 fn peer(entry: PeerEntry) -> Answer<PeerSpec> {
     let config = match (entry.postgres, entry.clickhouse) {
         (Some(config), None) => PeerConfig::Postgres(config),

@@ -22,7 +22,7 @@
 //! - `tables`: patterns, and the destinations' names.
 //! - [`deadlines`]: how long everything may take that somebody waits for.
 //! - `report`: what the workers' checks found.
-//! - `document`, `plan`, `diff`: `apply`: the file, its steps, what differs. [`export`]: the way back.
+//! - [`document`], `plan`, `diff`: `apply`: the file, its steps, what differs. [`export`]: the way back.
 //! - `fault`: errors on the wire.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -32,7 +32,7 @@ mod convert;
 mod cors;
 pub mod deadlines;
 mod diff;
-mod document;
+pub mod document;
 mod edit;
 pub mod export;
 mod fault;

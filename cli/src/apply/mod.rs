@@ -2,6 +2,7 @@
 //!
 //! I/O rim.
 
+pub mod schema;
 mod show;
 mod sources;
 mod substitute;
@@ -13,6 +14,7 @@ use millrace_proto::v1::applied_object::{Action, Kind};
 use millrace_proto::v1::{ApplyRequest, ApplyResponse};
 
 use self::sources::Sources;
+pub(crate) use self::sources::read_file;
 use crate::client::confirm::Confirmation;
 use crate::client::output::{self, Output};
 use crate::client::style::Paint;

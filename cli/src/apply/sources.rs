@@ -77,7 +77,11 @@ impl Sources {
     }
 }
 
-fn read_file(name: &str) -> Result<String, Error> {
+/// Reads a file, - for stdin.
+///
+/// # Errors
+/// INVALID_ARGUMENT, naming the file.
+pub(crate) fn read_file(name: &str) -> Result<String, Error> {
     let failed = |why: String| Error::new(Code::InvalidArgument, format!("{name}: {why}"));
     let mut text = String::new();
     let read = if name == "-" {
