@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("workflows", TERMS),
     ("proto", TERMS),
     ("embedded", TERMS),
+    ("bench", &["terms", "proto", "embedded"]),
     ("activities", &["terms", "workflows", "replication", "catalog"]),
     ("worker", &["terms", "activities", "workflows", "catalog"]),
     ("server", &["terms", "workflows", "catalog", "proto"]),

@@ -1,0 +1,25 @@
+//! The benchmark works: every measurement runs, and finds both sides equal. What it measures is not asserted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn every_measurement_works() {
+    let output = Command::new(env!("CARGO_BIN_EXE_millrace-bench"))
+        .args(["all", "--small", "--json"])
+        .output()
+        .expect("the benchmark starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
+    let sections = report["sections"].as_array().expect("sections");
+    let names: Vec<_> = sections.iter().map(|section| section["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["snapshot", "stream", "latency"], "{said}");
+    for section in sections {
+        let lines = section["lines"].as_array().expect("lines");
+        assert!(!lines.is_empty() && lines.iter().all(|line| line["figures"].is_object()), "{section}");
+    }
+}
