@@ -161,8 +161,11 @@ async fn take(
     cancel: &CancellationToken,
     first: Event,
 ) -> Result<()> {
-    let mut event = first;
+    let mut next = Some(Ok(first));
+    // What is taken from the reader is handled: nothing may be taken at the end, and left.
     for _ in 0..EVENTS_AT_ONCE {
+        let Some(event) = next.take().or_else(|| reader.next_now()) else { break };
+        let event = event?;
         if matches!(event, Event::Silence) {
             side.walsender_is_alive(&config.slot).await?;
         }
@@ -177,10 +180,6 @@ async fn take(
         }
         if engine.is_full() {
             break;
-        }
-        match reader.next_now() {
-            Some(next) => event = next?,
-            None => break,
         }
     }
     Ok(())
