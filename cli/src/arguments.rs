@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
 use crate::{
-    apply, demo, dev, embedded_clickhouse, export, health, import, migrate, mirror, peer, server, shell,
-    table, worker,
+    apply, context, demo, dev, embedded_clickhouse, export, health, import, migrate, mirror, peer, server,
+    shell, table, worker,
 };
 
 /// Millrace replicates PostgreSQL into ClickHouse.
@@ -54,6 +54,8 @@ pub enum Command {
     Diff(apply::DiffArguments),
     /// Write peers and mirrors as the file that `apply` takes
     Export(export::ExportArguments),
+    /// Servers by name: their addresses, tokens and certificates
+    Context(context::ContextArguments),
     /// Turn another tool's mirrors into the file that `apply` takes
     Import(import::ImportArguments),
     /// Run the control server

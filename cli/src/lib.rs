@@ -1,10 +1,12 @@
 //! The command `millrace`: every process of an installation, and the client that drives it.
 //!
-//! - [`arguments`]: the command line; one module per noun below it.
+//! - [`arguments`]: the command line; one module per noun below it. [`command_line`] reads it, [`examples`]
+//!   end each help.
 //! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
 //! - [`health`]: asks a process how it is, for container platforms.
-//! - [`peer`], [`mirror`], [`table`], [`apply`], [`export`]: the client verbs; [`client`]: what they share.
+//! - [`peer`], [`mirror`], [`table`], [`apply`], [`export`]: the client verbs; [`client`]: what they share;
+//!   [`context`]: servers by name.
 //! - [`import`]: other tools' mirrors as a file. [`shell`]: completion and manual.
 //! - [`settings`]: settings that several processes share.
 //! - [`environment`]: the table of all environment variables, read off the command line's definition.
@@ -16,10 +18,13 @@
 pub mod apply;
 pub mod arguments;
 pub mod client;
+pub mod command_line;
+pub mod context;
 pub mod demo;
 pub mod dev;
 pub mod embedded_clickhouse;
 pub mod environment;
+pub mod examples;
 pub mod export;
 pub mod failure;
 pub mod health;
@@ -38,7 +43,6 @@ pub mod worker;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 
 use crate::arguments::{Arguments, Command};
 use crate::client::style::Paint;
@@ -49,8 +53,7 @@ const THREAD_STACK_BYTES: usize = 8 << 20;
 
 /// Runs the command line of this process to its end.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match start(arguments) {
+    match command_line::parse().map_err(Into::into).and_then(start) {
         Ok(code) => code,
         Err(error) => failure::report(&error, &mut std::io::stderr(), Paint::stderr()),
     }
@@ -82,6 +85,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Apply(arguments) => Box::pin(apply::run(arguments)).await,
         Command::Diff(arguments) => Box::pin(apply::diff(arguments)).await,
         Command::Export(arguments) => Box::pin(export::run(arguments)).await,
+        Command::Context(arguments) => context::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Schema(arguments) => apply::schema::run(arguments),
         Command::Completion(arguments) => shell::completion(arguments),

@@ -6,12 +6,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 use millrace_terms::{Code, Error};
 
-use crate::arguments::Arguments;
 use crate::client::output;
+use crate::examples;
 
 /// Arguments of `millrace completion`.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub struct ManArguments {
 /// If stdout fails.
 pub fn completion(arguments: CompletionArguments) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Arguments::command(), "millrace", &mut script);
+    clap_complete::generate(arguments.shell, &mut examples::command(), "millrace", &mut script);
     output::write(&String::from_utf8(script)?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -54,7 +54,7 @@ pub fn completion(arguments: CompletionArguments) -> anyhow::Result<ExitCode> {
 pub fn man(arguments: ManArguments) -> anyhow::Result<ExitCode> {
     let dir = arguments.dir;
     let written =
-        std::fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(Arguments::command(), &dir));
+        std::fs::create_dir_all(&dir).and_then(|()| clap_mangen::generate_to(examples::command(), &dir));
     written.map_err(|error| {
         Error::new(Code::InvalidArgument, format!("{}: {error}", dir.display()))
             .with_remedy("Name a directory that this user may write.")

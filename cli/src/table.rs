@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use millrace_proto::v1::{DropTableRequest, PauseTableRequest, ResumeTableRequest, ResyncTableRequest};
 
+use crate::client::confirm::Confirmation;
 use crate::client::{Client, ClientArguments, call, request_id};
 
 /// Arguments of `millrace table`.
@@ -46,6 +47,8 @@ struct DropArguments {
     /// Drop the destination table, too
     #[arg(long)]
     drop_destination: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 /// Runs the command.
@@ -69,7 +72,11 @@ pub async fn run(arguments: TableArguments) -> anyhow::Result<ExitCode> {
             let text = format!("table {table} is resynced; follow it with `millrace mirror watch {name}`");
             (mirrors.resync_table(call(ResyncTableRequest { name, table, request_id })).await?, text)
         }
-        TableCommand::Drop(DropArguments { named: Named { mirror: name, table }, drop_destination }) => {
+        TableCommand::Drop(arguments) => {
+            let DropArguments { named: Named { mirror: name, table }, drop_destination, confirmation } =
+                arguments;
+            let data = if drop_destination { ", and its destination table with it" } else { "" };
+            confirmation.ask(&format!("Remove table {table} from mirror {name}{data}?"))?;
             let stays = if drop_destination { "" } else { "; its destination table stays" };
             let text = format!("table {table} left mirror {name}{stays}");
             let request =

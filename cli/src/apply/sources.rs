@@ -37,6 +37,9 @@ pub(super) fn read(files: &[String]) -> Result<Sources, Error> {
         return Err(Error::new(
             Code::InvalidArgument,
             format!("{}: there is nothing in it", files.join(", ")),
+        )
+        .with_remedy(
+            "Write `peers:` and `mirrors:`; to drop everything say so by `peers: []`, with --prune.",
         ));
     }
     Ok(sources)
@@ -82,7 +85,10 @@ impl Sources {
 /// # Errors
 /// INVALID_ARGUMENT, naming the file.
 pub(crate) fn read_file(name: &str) -> Result<String, Error> {
-    let failed = |why: String| Error::new(Code::InvalidArgument, format!("{name}: {why}"));
+    let failed = |why: String| {
+        Error::new(Code::InvalidArgument, format!("{name}: {why}"))
+            .with_remedy("Check the path, and that this user may read the file; - stands for stdin.")
+    };
     let mut text = String::new();
     let read = if name == "-" {
         std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_string(&mut text)

@@ -45,7 +45,10 @@ pub(super) fn substitute(
     let mut position = Position::default();
     for event in Parser::new_from_str(text) {
         // The parser's own words may quote the text, and with it a secret.
-        let (event, span) = event.map_err(|error| at_line(error.marker().line(), "this is not YAML"))?;
+        let (event, span) = event.map_err(|error| {
+            at_line(error.marker().line(), "this is not YAML")
+                .with_remedy("Look at this line and the one above it for quotes, brackets and indentation.")
+        })?;
         if let Event::DocumentStart(is_explicit, _) = &event {
             result.has_start |= *is_explicit && !result.has_content;
             result.has_content = true;

@@ -3,6 +3,7 @@
 //! I/O rim.
 
 pub mod confirm;
+pub mod contexts;
 pub mod figures;
 pub mod output;
 pub mod style;
@@ -43,6 +44,9 @@ pub struct ClientArguments {
         default_value = "http://127.0.0.1:8112"
     )]
     pub address: String,
+    /// Context to use: a server by name, see `millrace context`
+    #[arg(long, global = true, value_name = "NAME", env = "MILLRACE_CONTEXT")]
+    pub context: Option<String>,
     /// Form of the result on stdout; json is the resource as the API returns it
     #[arg(short, long, global = true, value_name = "FORM", value_enum, default_value_t)]
     pub output: Output,

@@ -134,8 +134,7 @@ const SINK: &[Hint] = &[
     ("keeperOnCluster", "is not needed: no state is kept in Keeper"),
 ];
 
-const OWN_PUBLICATION: &str =
-    "is not taken over: the mirror makes its own; settings.publication names one of yours, which is never altered";
+const OWN_PUBLICATION: &str = "is not taken over: the mirror makes its own; settings.publication names one of yours, which is never altered";
 const OWN_SLOT: &str = "is not taken over: the mirror makes its own, so that both can run side by side; drop Debezium's when its connector is gone";
 const NO_KAFKA: &str = "is not needed: there is no Kafka in between";
 

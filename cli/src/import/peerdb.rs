@@ -47,8 +47,7 @@ const MIRROR: &[Hint] = &[
     ("attach_to_existing", ""),
 ];
 
-const OWN_PUBLICATION: &str =
-    "is not taken over: the mirror makes its own; settings.publication names one of yours, which is never altered";
+const OWN_PUBLICATION: &str = "is not taken over: the mirror makes its own; settings.publication names one of yours, which is never altered";
 const OWN_SLOT: &str = "is not taken over: the mirror makes its own, so that both can run side by side; drop PeerDB's when its mirror is dropped";
 
 /// Settings of a mirror's `env`.

@@ -19,6 +19,7 @@ use millrace_proto::v1::{
     ResumeMirrorRequest, ResyncMirrorRequest, ValidateMirrorRequest,
 };
 
+use crate::client::confirm::Confirmation;
 use crate::client::output::{self, Output};
 use crate::client::{Client, ClientArguments, call, call_of, request_id};
 use crate::failure;
@@ -79,6 +80,8 @@ struct DropArguments {
     /// Return at once, do not wait for the end
     #[arg(long)]
     no_wait: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 /// Runs the command.
@@ -163,7 +166,9 @@ async fn validate(
 }
 
 async fn drop(address: &str, arguments: DropArguments, output: Output) -> anyhow::Result<()> {
-    let DropArguments { name, drop_destination, no_wait } = arguments;
+    let DropArguments { name, drop_destination, no_wait, confirmation } = arguments;
+    let data = if drop_destination { ", and its destination tables with it" } else { "" };
+    confirmation.ask(&format!("Drop mirror {name}{data}?"))?;
     let mut client = Client::connect(address).await?;
     let request = DeleteMirrorRequest { name: name.clone(), drop_destination, ..Default::default() };
     let mut answer = client.mirrors.delete_mirror(call_of("DeleteMirror", request)).await?.into_inner();

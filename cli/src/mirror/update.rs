@@ -8,6 +8,7 @@ use millrace_terms::{Code, Error};
 use pbjson_types::FieldMask;
 
 use super::create::{LiveSettings, table};
+use crate::client::confirm::Confirmation;
 use crate::client::output::Output;
 use crate::client::{Client, call, request_id};
 
@@ -40,6 +41,8 @@ pub(super) struct UpdateArguments {
     etag: String,
     #[command(flatten)]
     settings: LiveSettings,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 /// Runs the command.
@@ -48,6 +51,10 @@ pub(super) struct UpdateArguments {
 /// What the server answers; `INVALID_ARGUMENT` for a table to be removed that is not in the mirror.
 pub(super) async fn run(address: &str, arguments: UpdateArguments, output: Output) -> anyhow::Result<()> {
     let is_trial = arguments.validate_only;
+    if arguments.drop_destination && !is_trial {
+        let tables = arguments.remove.join(", ");
+        arguments.confirmation.ask(&format!("Drop the destination tables of {tables}?"))?;
+    }
     let mut client = Client::connect(address).await?;
     let get = GetMirrorRequest { name: arguments.name.clone() };
     let mirror = client.mirrors.get_mirror(call(get)).await?.into_inner();

@@ -14,6 +14,7 @@ use millrace_proto::v1::{
     ListSourceTablesResponse, ValidatePeerRequest, validate_peer_request,
 };
 
+use crate::client::confirm::Confirmation;
 use crate::client::output::{self, Output};
 use crate::client::{Client, ClientArguments, call};
 use crate::failure;
@@ -36,7 +37,7 @@ enum PeerCommand {
     /// List the peers
     List,
     /// Forget a peer that no mirror uses
-    Drop(Named),
+    Drop(DropArguments),
     /// Connect to a peer and show every check; exit 2 or 3 if one failed
     Validate(Named),
     /// List the tables of a PostgreSQL peer
@@ -47,6 +48,14 @@ enum PeerCommand {
 struct Named {
     /// Name of the peer
     name: String,
+}
+
+#[derive(Debug, Args)]
+struct DropArguments {
+    /// Name of the peer
+    name: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 #[derive(Debug, Args)]
@@ -82,7 +91,8 @@ pub async fn run(arguments: PeerArguments) -> anyhow::Result<ExitCode> {
             let mut client = Client::connect(address).await?;
             output.print(&list(&mut client).await?, show::peers)?;
         }
-        PeerCommand::Drop(Named { name }) => {
+        PeerCommand::Drop(DropArguments { name, confirmation }) => {
+            confirmation.ask(&format!("Forget peer {name}?"))?;
             let mut client = Client::connect(address).await?;
             let request = DeletePeerRequest { name: name.clone(), ..DeletePeerRequest::default() };
             let answer = client.peers.delete_peer(call(request)).await?.into_inner();

@@ -4,9 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
-use millrace::arguments::Arguments;
-use millrace::{environment, failure};
+use millrace::{environment, examples, failure};
 use millrace_proto::v1;
 use millrace_replication::stream::schema_changes as schema_changes_table;
 use millrace_replication::types::reference;
@@ -133,7 +131,7 @@ fn command_line() {
          | 4 | `diff` found differences. |\n\n\
          An error is written to stderr as its cause, the remedy and the [code](errors.md).\n",
     );
-    let mut command = Arguments::command().term_width(100);
+    let mut command = examples::command().term_width(100);
     command.build();
     render(&command, "", &mut page);
     check("docs/reference/cli.md", &page);
