@@ -20,8 +20,10 @@ pub fn tests() -> Vec<Trial> {
         test("failover::lost_slot_begins_anew", lost_slot_begins_anew),
         test("failover::lost_slot_waits_for_resume", lost_slot_waits_for_resume),
         test("failover::stuck_decoding_begins_anew", stuck_decoding_begins_anew),
-        test("failover::standby_with_the_slot_goes_on", standby_with_the_slot_goes_on),
-        test("failover::standby_without_it_begins_anew", standby_without_it_begins_anew),
+        test("failover::standby_with_the_slot_goes_on", |bed| standby_with_the_slots(bed, 1)),
+        test("failover::standby_with_the_slots_of_two_streams", |bed| standby_with_the_slots(bed, 2)),
+        test("failover::standby_without_it_begins_anew", |bed| standby_without_them(bed, 1)),
+        test("failover::standby_without_those_of_two_streams", |bed| standby_without_them(bed, 2)),
     ]
 }
 
@@ -187,7 +189,8 @@ impl Pair {
         self.standby = Cluster::start(&binaries, &self.standby_settings).await.expect("the new primary");
     }
 
-    async fn mirror(&self, bed: &Bed) {
+    /// Mirrors `t` and `u`, in so many streams.
+    async fn mirror(&self, bed: &Bed, streams: u32) {
         let own = api::Peer {
             name: format!("{}-own", bed.name),
             config: Some(peer::Config::Postgres(api::PostgresConfig {
@@ -203,12 +206,15 @@ impl Pair {
         let source = own.name.clone();
         let request = api::CreatePeerRequest { peer: Some(own), ..Default::default() };
         bed.peers().create_peer(request).await.expect("a peer");
-        bed.create(api::Mirror { source, ..anew(bed, &["public.t"]) }).await.expect("a mirror");
+        let mut request = api::Mirror { source, ..anew(bed, &["public.t", "public.u"]) };
+        request.settings.get_or_insert_default().streams = Some(streams);
+        bed.create(request).await.expect("a mirror");
         bed.wait_state(mirror::State::Running).await;
     }
 
     async fn wait_equal(&self, bed: &Bed) -> u64 {
         let source = self.on_primary().await;
+        wait::until("u equal", SOON, || equal::compare(&source, &bed.clickhouse, "u", "u")).await;
         wait::until("t equal", SOON, || equal::compare(&source, &bed.clickhouse, "t", "t")).await
     }
 }
@@ -225,12 +231,16 @@ async fn copies(bed: &Bed) -> u32 {
     events.iter().filter(|event| event.message.starts_with("copied ")).count() as u32
 }
 
-async fn standby_with_the_slot_goes_on(bed: Bed) {
+async fn standby_with_the_slots(bed: Bed, streams: u32) {
     let mut pair = Pair::new(&bed.name).await;
     let sql = pair.on_primary().await;
-    sql.batch_execute("create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 1000) i").await.expect("a table");
-    pair.mirror(&bed).await;
-    sql.batch_execute("update t set v = 0 where id < 10; delete from t where id = 10").await.expect("writes");
+    sql.batch_execute("create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 1000) i; create table u as table t; alter table u add primary key (id)").await.expect("tables");
+    pair.mirror(&bed, streams).await;
+    sql.batch_execute(
+        "update t set v = 0 where id < 10; delete from t where id = 10; delete from u where id = 10",
+    )
+    .await
+    .expect("writes");
     pair.wait_equal(&bed).await;
     // The slot is on the standby, as far as it is on the primary.
     let standby = pair.on_standby().await;
@@ -242,7 +252,7 @@ async fn standby_with_the_slot_goes_on(bed: Bed) {
             .map_err(|error| error.to_string())?;
         let ready = "select count(*) from pg_replication_slots where synced and not temporary";
         let ready: i64 = standby.query_one(ready, &[]).await.map_err(|error| error.to_string())?.get(0);
-        if ready == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+        if ready == i64::from(streams) { Ok(()) } else { Err("not yet".to_owned()) }
     })
     .await;
     drop(standby);
@@ -250,21 +260,25 @@ async fn standby_with_the_slot_goes_on(bed: Bed) {
     drop(sql);
     pair.fail_over().await;
     let sql = pair.on_primary().await;
-    sql.batch_execute("insert into t values (5000, 1); delete from t where id = 11").await.expect("writes");
+    sql.batch_execute(
+        "insert into t values (5000, 1); delete from t where id = 11; update u set v = -1 where id < 9",
+    )
+    .await
+    .expect("writes");
     assert_eq!(pair.wait_equal(&bed).await, 999);
-    assert_eq!(copies(&bed).await, 1, "nothing had to be copied again");
+    assert_eq!(copies(&bed).await, 2, "nothing had to be copied again");
     assert!(told(&bed, "SOURCE_TIMELINE").await);
 }
 
-async fn standby_without_it_begins_anew(bed: Bed) {
+async fn standby_without_them(bed: Bed, streams: u32) {
     let mut pair = Pair::new(&bed.name).await;
     let sql = pair.on_primary().await;
-    sql.batch_execute("create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 1000) i").await.expect("a table");
-    pair.mirror(&bed).await;
+    sql.batch_execute("create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 1000) i; create table u as table t; alter table u add primary key (id)").await.expect("tables");
+    pair.mirror(&bed, streams).await;
     pair.caught_up().await;
     // Of these the standby hears nothing: they are in ClickHouse, and never were.
     kill(&mut pair.standby).await;
-    sql.batch_execute("insert into t select i, -i from generate_series(2000, 2100) i; update t set v = 77 where id = 5; delete from t where id = 6").await.expect("writes");
+    sql.batch_execute("insert into t select i, -i from generate_series(2000, 2100) i; update t set v = 77 where id = 5; delete from t where id = 6; delete from u where id > 500").await.expect("writes");
     pair.wait_equal(&bed).await;
     drop(sql);
     kill(&mut pair.primary).await;
@@ -272,7 +286,9 @@ async fn standby_without_it_begins_anew(bed: Bed) {
     pair.standby = Cluster::start(&binaries, &pair.standby_settings).await.expect("the standby again");
     pair.fail_over().await;
     let sql = pair.on_primary().await;
-    sql.batch_execute("insert into t values (3000, 3)").await.expect("writes");
+    sql.batch_execute("insert into t values (3000, 3); insert into u values (3000, 3)")
+        .await
+        .expect("writes");
     assert_eq!(pair.wait_equal(&bed).await, 1001);
     assert!(told(&bed, "SOURCE_TIMELINE").await);
 }

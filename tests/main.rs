@@ -34,6 +34,7 @@ mod schema;
 mod shared;
 mod snapshot;
 mod stream;
+mod streams;
 mod tables;
 mod temporal;
 mod transactions;
@@ -68,6 +69,7 @@ fn main() {
         shared::tests(),
         snapshot::tests(),
         stream::tests(),
+        streams::tests(),
         tables::tests(),
         temporal::tests(),
         transactions::tests(),

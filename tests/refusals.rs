@@ -214,11 +214,11 @@ async fn mirror_created_twice(bed: Bed) {
 }
 
 async fn what_is_not_built(bed: Bed) {
-    bed.sql("create table t (id int primary key)").await;
-    let mut request = bed.mirror(&["public.t"]);
-    request.settings = Some(api::Settings { streams: Some(2), ..Default::default() });
-    let refused = bed.create(request).await.expect_err("several streams");
+    let mut peer = bed.destination_peer();
+    peer.name.push_str("-cluster");
+    let Some(api::peer::Config::Clickhouse(config)) = &mut peer.config else { unreachable!() };
+    config.cluster = "main".to_owned();
+    let refused = create_peer(&bed, peer).await.expect_err("a cluster");
     assert_eq!((refused.code(), code(&refused).as_str()), (Code::Unimplemented, "UNIMPLEMENTED"));
-    assert!(refused.message().contains("streams"), "{refused:?}");
-    assert_nothing_left(&bed).await;
+    assert!(refused.message().contains("cluster"), "{refused:?}");
 }

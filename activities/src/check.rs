@@ -32,6 +32,9 @@ use uuid::Uuid;
 use crate::environment::{Environment, plan_value};
 use crate::{alive, failure, peers};
 
+/// Slots that a source is looked at for where no mirror is named: those of the smallest.
+const SLOTS: u32 = 1;
+
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
 #[activities]
@@ -54,8 +57,9 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
     let report = match environment.catalog.open_draft(id).await? {
         Draft::Peer(peer) => look_at_peer(&peer, &application).await,
         Draft::Tables(source) => look_at_tables(&source, &application).await?,
-        Draft::Mirror { mirror, source, destination, former } => {
-            Box::pin(look_at_mirror(&mirror, &source, &destination, &former, &application)).await?
+        Draft::Mirror { mirror, source, destination, former, slots } => {
+            let peers = (source_config(&source)?, destination_config(&destination)?);
+            Box::pin(look_at_mirror(&mirror, peers, &former, slots, &application)).await?
         }
     };
     environment.catalog.write_draft_result(id, &report).await
@@ -64,7 +68,7 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
 async fn look_at_peer(peer: &PeerSpec, application: &str) -> CheckReport {
     let checks = match &peer.config {
         PeerConfig::Postgres(config) => {
-            let mut checks = check::source(&peers::source(config), application).await.0;
+            let mut checks = check::source(&peers::source(config), SLOTS, application).await.0;
             // Mirrors may be made with publications of the tables' owner.
             let publishing = checks.iter_mut().filter(|check| check.name == check::PUBLICATION_PRIVILEGE);
             publishing.for_each(found::Check::soften);
@@ -77,7 +81,7 @@ async fn look_at_peer(peer: &PeerSpec, application: &str) -> CheckReport {
 
 /// Every table of users, each with what keeps it from being replicated.
 async fn look_at_tables(source: &PeerSpec, application: &str) -> Result<CheckReport> {
-    let (mut checks, session) = check::source(&source_config(source)?, application).await;
+    let (mut checks, session) = check::source(&source_config(source)?, SLOTS, application).await;
     let mut tables = Vec::new();
     if let Some(session) = session {
         for shape in describe::list(&session).await? {
@@ -94,14 +98,13 @@ async fn look_at_tables(source: &PeerSpec, application: &str) -> Result<CheckRep
 
 async fn look_at_mirror(
     mirror: &MirrorSpec,
-    source: &PeerSpec,
-    destination: &PeerSpec,
+    (source, destination): (SourceConfig, ClickhouseConfig),
     former: &[String],
+    slots: u32,
     application: &str,
 ) -> Result<CheckReport> {
-    let (source, destination) = (source_config(source)?, destination_config(destination)?);
     let ((mut checks, session), destination_checks) =
-        tokio::join!(check::source(&source, application), clickhouse_checks(&destination));
+        tokio::join!(check::source(&source, slots, application), clickhouse_checks(&destination));
     let mut tables = Vec::new();
     let mut plans = Vec::new();
     let database = &source.database;
@@ -130,6 +133,7 @@ async fn look_at_mirror(
         }
     }
     checks.extend(look_at_shared(&plans));
+    checks.extend(look_at_streams(slots, plans.len()));
     let reachable = destination_checks.iter().all(|check| check.status != found::CheckStatus::Fail);
     checks.extend(destination_checks);
     if reachable {
@@ -174,6 +178,18 @@ fn with_specs<'a>(
         let asks = |spec: &&TableSpec| spec.source.parse::<TableName>().is_ok_and(|name| name == shape.name);
         Some((mirror.tables.iter().find(asks)?, shape))
     })
+}
+
+/// Looks whether every stream of a new mirror gets a table.
+fn look_at_streams(slots: u32, tables: usize) -> Option<found::Check> {
+    let idle = (slots as usize).saturating_sub(tables);
+    if tables == 0 || idle == 0 {
+        return None;
+    }
+    let message = format!("{idle} of {slots} streams get no table: each reads the source's log for nothing");
+    let error = Error::new(Code::InvalidArgument, message)
+        .with_remedy(format!("Set `streams` to {tables}, unless tables are to be added later."));
+    Some(found::Check::warn("streams", &error))
 }
 
 /// Looks whether tables of one destination are alike.

@@ -115,10 +115,12 @@ async fn leave(work: &Work<'_>, table: &Table) -> Result<()> {
     work.environment.catalog.finish_leaving(table.id).await
 }
 
-/// Takes the table out of the mirror's own publication, unless it was added again.
+/// Takes the table out of its stream's publication, if that is the mirror's own, unless it was added to
+/// this stream again.
 async fn unpublish(work: &Work<'_>, table: &Table) -> Result<()> {
     let mirror = work.mirror;
-    let is_member = mirror.tables.iter().any(|member| member.source == table.source);
+    let is_member =
+        mirror.tables.iter().any(|member| member.source == table.source && member.stream == table.stream);
     let stream = mirror.streams.iter().find(|stream| stream.n == table.stream);
     match stream {
         Some(stream) if !is_member && mirror.spec.settings.publication.is_empty() => {

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::AtomicI64;
 
+use millrace_workflows::payload::StreamRef;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,19 +24,35 @@ impl Labels {
     }
 }
 
+/// The stream a figure belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StreamLabels {
+    /// Name of the mirror.
+    pub(crate) mirror: String,
+    /// Number of the stream.
+    pub(crate) stream: u32,
+}
+
+impl StreamLabels {
+    /// The labels of a stream.
+    pub(crate) fn of(stream: &StreamRef) -> Self {
+        Self { mirror: stream.mirror.clone(), stream: stream.stream }
+    }
+}
+
 /// What this process did.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Metrics {
     /// Rows copied.
     pub(crate) copied_rows: Family<Labels, Counter>,
     /// Rows inserted, updated and deleted by streams.
-    pub(crate) streamed_rows: Family<Labels, Counter>,
+    pub(crate) streamed_rows: Family<StreamLabels, Counter>,
     /// Bytes sent by streams.
-    pub(crate) streamed_bytes: Family<Labels, Counter>,
+    pub(crate) streamed_bytes: Family<StreamLabels, Counter>,
     /// INSERTs of streams.
-    pub(crate) flushes: Family<Labels, Counter>,
+    pub(crate) flushes: Family<StreamLabels, Counter>,
     /// Bytes of log between a stream's position and the end of the source's log.
-    pub(crate) lag_bytes: Family<Labels, Gauge<i64, AtomicI64>>,
+    pub(crate) lag_bytes: Family<StreamLabels, Gauge<i64, AtomicI64>>,
 }
 
 impl Metrics {

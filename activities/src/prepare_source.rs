@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Desired;
 use millrace_catalog::streams::{SlotFacts, Stream};
@@ -60,16 +61,19 @@ async fn prepare(environment: &Environment, input: &SourceInput, cancel: Cancell
     made
 }
 
+/// Streams that went on before are looked at one by one, because each look takes a sender that the source
+/// may need for the others; one that runs is left alone. New slots are made at once, because each waits until
+/// every open transaction is over.
 async fn make(source: &Source<'_>, input: &SourceInput) -> Result<()> {
-    for stream in &source.mirror.streams {
-        if stream.position.is_some() {
+    let (begun, new): (Vec<&Stream>, Vec<&Stream>) =
+        source.mirror.streams.iter().partition(|stream| stream.position.is_some());
+    for stream in begun {
+        if !input.running.contains(&stream.n) {
             recover(source, stream, input.recovery.as_ref()).await?;
-            publish(&source.config, &source.application, source.mirror, stream).await?;
-        } else {
-            begin(source, stream).await?;
         }
+        publish(&source.config, &source.application, source.mirror, stream).await?;
     }
-    Ok(())
+    try_join_all(new.into_iter().map(|stream| begin(source, stream))).await.map(drop)
 }
 
 /// Whether the mirror is being dropped, or gone. One that was made since under its name is not ours.

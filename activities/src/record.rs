@@ -65,6 +65,7 @@ async fn record(environment: &Environment, report: &MirrorReport) -> Result<Over
     Ok(Overview {
         state: mirror.state.to_string(),
         tables,
+        streams: mirror.streams.iter().map(|stream| stream.n).collect(),
         due: due
             .into_iter()
             .filter(|copy| !report.copying.contains(&copy.table_id))

@@ -11,7 +11,7 @@
 //!
 //! # When it begins anew
 //!
-//! Otherwise a new slot is made, every table is copied again with a new epoch, and each copy ends with its
+//! Otherwise a new slot is made, every table of the stream is copied again with a new epoch, and each copy ends with its
 //! sweep: what was missed in between, deletes too, is made up for. On the log that the stream followed, a
 //! new slot's positions are above all that were written. On another one they need not be: `base` is raised
 //! by what the old log may have brought, so that `base + E` is above every version in the destination. The
@@ -19,6 +19,13 @@
 //!
 //! An attempt on a primary that was replaced, but lives, may still be writing. So the lease is taken first:
 //! from then on it can neither announce more than `written_below` has, nor write a position.
+//!
+//! # Several streams
+//!
+//! Each stream of a mirror is judged by itself, and the others go on: one may have lost its slot, or have
+//! written beyond a fork, where another has not. So the bases of a mirror's streams may come to differ. They
+//! are never compared: rows of one key are rows of one source table (tables that share a destination have
+//! their name in the key), and a table stays with its stream, also if it leaves the mirror and comes back.
 //!
 //! Changes are never skipped: either the stream goes on without a gap, or all is copied again and an event
 //! says so, or the mirror fails with the reason. Which of the last two is the mirror's `on_slot_lost`; a
@@ -161,6 +168,9 @@ pub(crate) fn refusal(verdict: &Verdict, system: &System) -> Option<Error> {
     }
 }
 
+/// Key in an error's metadata: the number of the stream that could not decode the log.
+pub(crate) const STREAM: &str = "stream";
+
 /// A mirror's source, with what a recovery needs of it.
 pub(crate) struct Source<'a> {
     pub(crate) environment: &'a Environment,
@@ -180,14 +190,16 @@ pub(crate) async fn recover(source: &Source<'_>, stream: &Stream, recovery: Opti
         return Ok(());
     }
     let lease = environment.catalog.take_lease(mirror.name(), stream.n, std::time::Duration::ZERO).await?;
-    // What attempts before have announced is final now.
+    // What attempts before have announced is final now, and nothing moves any more. An attempt that was cut
+    // off may have gone on since the first look: its position may lie beyond what was found then.
     let stream = environment.catalog.get_stream(mirror.name(), stream.n).await?;
+    let found = look(config, application, &stream).await?;
     match decide(&stream, &found, recovery) {
         Verdict::Same => Ok(()),
         Verdict::Followed { fork } => {
             let why = format!(
-                "the source was promoted: the stream follows it to timeline {}, from {fork}",
-                found.system.timeline
+                "the source was promoted: stream {} follows it to timeline {}, from {fork}",
+                stream.n, found.system.timeline
             );
             let reason = Error::new(Code::SourceTimeline, why).with_remedy("Nothing: nothing is missing.");
             let (name, timeline) = (mirror.name(), found.system.timeline);
@@ -210,7 +222,8 @@ pub(crate) async fn recover(source: &Source<'_>, stream: &Stream, recovery: Opti
 fn decide(stream: &Stream, found: &Found, recovery: Option<&Recovery>) -> Verdict {
     match (judge(stream, found), recovery) {
         (Verdict::Same | Verdict::Followed { .. }, Some(Recovery { error, .. }))
-            if error.code() == Code::DecodingStuck =>
+            if error.code() == Code::DecodingStuck
+                && error.metadata().get(STREAM) == Some(&stream.n.to_string()) =>
         {
             Verdict::Lost(Loss { error: error.clone(), other_log: false, doubtful: false })
         }
@@ -231,8 +244,9 @@ async fn begin_anew(source: &Source<'_>, stream: &Stream, lease: i64, loss: &Los
     let base = stream.base_above(known, loss.other_log, position);
     let facts = SlotFacts { system_id: system.id, timeline: system.timeline, position };
     let why = format!(
-        "{}; the stream begins anew at {position} with a new slot, and every table is copied again",
-        loss.error.message()
+        "{}; stream {} begins anew at {position} with a new slot, and every table of it is copied again",
+        loss.error.message(),
+        stream.n
     );
     let reason = Error::new(loss.error.code(), why).with_remedy("Nothing: the copies make up for it.");
     let restart = Restart { slot: &facts, base, other_log: loss.other_log, reason: &reason };

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::TableState;
+use millrace_catalog::streams::Stream;
 use millrace_catalog::tables::{NewPlan, Table};
 use millrace_replication::clickhouse::TableState as Found;
 use millrace_replication::postgres::describe::{self, TableShape};
@@ -62,9 +63,7 @@ pub(crate) struct Planned<'a> {
 
 async fn begin(environment: &Environment, input: &ResyncInput) -> Result<()> {
     let mirror = environment.catalog.get_mirror(&input.mirror).await?;
-    // The end of the log and the base that floors are made of must be of one log.
-    let log = mirror.streams.first().map_or(0, |stream| stream.n);
-    let session = environment.dial_log(&mirror, log).await?;
+    let session = environment.dial_log(&mirror, of_one_log(&mirror)?).await?;
     let destination = environment.destination(&mirror).await?;
     let database = &environment.source(&mirror).await?.database;
     let work = Work { environment, mirror: &mirror, session: &session, destination: &destination, database };
@@ -77,6 +76,25 @@ async fn begin(environment: &Environment, input: &ResyncInput) -> Result<()> {
         Resync::Needed => {
             let needed = environment.catalog.wanted_resyncs(mirror.name()).await?;
             work.needed(mirror.tables.iter().filter(|table| needed.contains(&table.id))).await
+        }
+    }
+}
+
+/// A stream whose log is that of all: one end of the log and the bases of the tables' streams make the
+/// floors, so they must belong together.
+///
+/// # Errors
+/// SOURCE_IN_RECOVERY while some streams have followed the source to another log, and others are about to.
+fn of_one_log(mirror: &Mirror) -> Result<u32> {
+    let log = |stream: &Stream| (stream.system_id.clone(), stream.timeline);
+    let Some((first, rest)) = mirror.streams.split_first() else {
+        return Err(Error::new(Code::Internal, "the mirror has no stream"));
+    };
+    match rest.iter().find(|stream| log(stream) != log(first)) {
+        None => Ok(first.n),
+        Some(other) => {
+            let message = format!("streams {} and {} follow different logs", first.n, other.n);
+            Err(Error::new(Code::SourceInRecovery, message).with("mirror", mirror.name()))
         }
     }
 }

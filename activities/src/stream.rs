@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::environment::{Destination, Environment, is_told, read_plan};
-use crate::recovery::{judge, look, refusal};
+use crate::recovery::{STREAM, judge, look, refusal};
 use crate::{alive, check, failure, leaves};
 use ledger::{Held, Ledger, Told};
 
@@ -201,7 +201,7 @@ async fn attempt_to_stream(
     let mut ledger = Ledger::new(environment, stream, held, start, told, policy, &changed);
     // The log's next GiB at once, so that the first rows need not wait.
     ledger.announce(start).await?;
-    tracing::info!(mirror = %mirror_name, lease, position = %start, "the stream begins");
+    tracing::info!(mirror = %mirror_name, stream = stream.stream, lease, position = %start, "the stream begins");
     // A task of its own: decoding must not wait for the catalog, nor the catalog for decoding.
     let run = AbortOnDropHandle::new(tokio::spawn(stream::run(config, handle)));
     let work = async {
@@ -224,7 +224,7 @@ async fn attempt_to_stream(
         Ok(position) => position,
     };
     catalog.release_lease(&mirror_name, stream.stream, lease).await?;
-    tracing::info!(mirror = %mirror_name, lease, %position, "the stream ended");
+    tracing::info!(mirror = %mirror_name, stream = stream.stream, lease, %position, "the stream ended");
     Ok(position)
 }
 
@@ -255,7 +255,9 @@ async fn stuck(environment: &Environment, stream: &StreamRef, lease: i64, error:
     match noted {
         Ok(attempts) if attempts >= UNDECODABLE_ATTEMPTS => {
             let text = format!("{}, {attempts} times in a row at one position", error.message());
-            Error::new(Code::DecodingStuck, text).with("mirror", &stream.mirror)
+            Error::new(Code::DecodingStuck, text)
+                .with("mirror", &stream.mirror)
+                .with(STREAM, stream.stream.to_string())
         }
         Ok(_) => error,
         Err(failed) => {
@@ -390,16 +392,18 @@ fn rules(mirror: &Mirror, table: &Table) -> Rules {
     }
 }
 
+/// The streams of a mirror share its part of the destination.
 fn limits(mirror: &Mirror, destination: &Destination) -> Limits {
     let flush = &mirror.spec.settings.flush;
+    let streams = mirror.spec.settings.streams.max(1);
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Limits {
         min_interval: Duration::from_millis(flush.min_interval_ms),
         max_rows: size(flush.max_rows),
         max_bytes: size(flush.max_bytes),
         max_in_flight: size(u64::from(flush.max_in_flight)),
-        max_inserts_per_second: destination.max_inserts_per_second,
-        max_concurrent_inserts: size(u64::from(destination.max_concurrent_inserts)),
+        max_inserts_per_second: destination.max_inserts_per_second.div_ceil(streams),
+        max_concurrent_inserts: size(u64::from(destination.max_concurrent_inserts.div_ceil(streams))),
     }
 }
 

@@ -34,6 +34,9 @@ pub enum Draft {
         /// Destination tables that the mirror wrote before: they may hold rows.
         #[serde(default)]
         former: Vec<String>,
+        /// Slots that are to be made: one for each stream of a mirror that is not stored.
+        #[serde(default)]
+        slots: u32,
     },
 }
 

@@ -59,6 +59,17 @@ pub struct Fence {
     pub lease: i64,
 }
 
+/// A table that a mirror copied, and that has left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FormerTable {
+    /// Its name on the source.
+    pub source: TableName,
+    /// Its name in the destination's database.
+    pub destination: String,
+    /// The stream that it belonged to: versions of its rows are of that one's base.
+    pub stream: u32,
+}
+
 impl Catalog {
     /// Writes a change down, all or nothing. Gives the streams that were fenced.
     ///
@@ -93,9 +104,10 @@ impl Catalog {
         let added: Vec<&str> = edit.added.iter().map(|table| table.destination.as_str()).collect();
         mirrors::refuse_taken_destinations(&transaction, &edit.after, &added).await?;
         mirrors::insert_tables(&transaction, name, &edit.added, Some(TableEdit::Join)).await?;
-        let fences = match edit.restart || !edit.removed.is_empty() {
-            true => fence(&transaction, name).await?,
-            false => Vec::new(),
+        // Settings are read by every stream; who writes to a table that leaves is its own stream.
+        let fences = match edit.restart {
+            true => fence(&transaction, name, None).await?,
+            false => fence(&transaction, name, Some(&edit.removed)).await?,
         };
         transaction.commit().await.map_err(errors::database)?;
         Ok(fences)
@@ -117,7 +129,7 @@ impl Catalog {
             return Ok(Vec::new());
         }
         tables::enter(&transaction, table.id, TableState::Paused, None, None).await?;
-        let fences = fence(&transaction, &table.mirror).await?;
+        let fences = fence(&transaction, &table.mirror, Some(&[table.id])).await?;
         transaction.commit().await.map_err(errors::database)?;
         Ok(fences)
     }
@@ -160,19 +172,25 @@ impl Catalog {
         sql::execute(&self.client().await?, sql, &[&table_id]).await.map(drop)
     }
 
-    /// What a mirror wrote before: the tables that it copied and that have left it, with their
-    /// destinations. Rows in there are its own, so the table may be added again.
-    pub async fn list_former_tables(&self, mirror: &str) -> Result<Vec<(TableName, String)>> {
+    /// What a mirror wrote before: the tables that it copied and that have left it. Rows in their
+    /// destinations are its own, so such a table may be added again.
+    pub async fn list_former_tables(&self, mirror: &str) -> Result<Vec<FormerTable>> {
         let rows = sql::rows(
             &self.client().await?,
-            "select distinct source_schema, source_name, destination from mirror_tables
+            "select distinct source_schema, source_name, destination, stream from mirror_tables
              where mirror = $1 and state = 'DROPPED' and copy_no > 0",
             &[&mirror],
         )
         .await?;
         rows.iter()
             .map(Columns)
-            .map(|columns| Ok((tables::source(columns)?, columns.text("destination")?)))
+            .map(|columns| {
+                Ok(FormerTable {
+                    source: tables::source(columns)?,
+                    destination: columns.text("destination")?,
+                    stream: columns.number("stream")?,
+                })
+            })
             .collect()
     }
 }
@@ -191,12 +209,20 @@ async fn require_unchanged(client: &impl GenericClient, edit: &MirrorEdit) -> Re
     Err(Error::new(Code::EditConflict, format!("mirror {name} was changed meanwhile")).with("mirror", name))
 }
 
-/// Fences the streams of a mirror. Gives those whose attempt has to take notice: the others have none.
-pub(crate) async fn fence(client: &impl GenericClient, mirror: &str) -> Result<Vec<Fence>> {
+/// Fences the streams of a mirror, or of these tables of it. Gives those whose attempt has to take notice:
+/// the others have none.
+pub(crate) async fn fence(
+    client: &impl GenericClient,
+    mirror: &str,
+    tables: Option<&[i64]>,
+) -> Result<Vec<Fence>> {
     let rows = sql::rows(
         client,
-        "update streams set lease = lease + 1 where mirror = $1 returning n, lease, lease_until is not null as held",
-        &[&mirror],
+        "update streams set lease = lease + 1
+         where mirror = $1 and ($2::bigint[] is null or n in (
+            select stream from mirror_tables where mirror = $1 and id = any ($2)))
+         returning n, lease, lease_until is not null as held",
+        &[&mirror, &tables],
     )
     .await?;
     let mut fences = Vec::new();

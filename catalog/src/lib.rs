@@ -3,6 +3,7 @@
 //! What users ask for, and pure decisions:
 //! - [`spec`]: peers, mirrors, settings, as users write them.
 //! - [`names`]: the names of everything made on a source.
+//! - [`spread`]: which stream of a mirror a table belongs to.
 //! - [`state`]: the states of tables, mirrors and streams, and what may follow what.
 //! - [`difference`]: how two specs differ, in words and without secrets.
 //! - [`sealing`]: secrets as they are stored.
@@ -52,6 +53,7 @@ pub mod retention;
 pub mod sealing;
 pub mod sharing;
 pub mod spec;
+pub mod spread;
 mod sql;
 pub mod state;
 pub mod streams;

@@ -24,9 +24,10 @@ impl Installation {
         }
     }
 
-    /// The publication of a mirror.
-    pub fn publication(&self, mirror: &str) -> String {
-        self.object(mirror)
+    /// The publication of a mirror's stream: of its tables alone, so that a stream is not sent the rows of
+    /// the others. Called as its slot is.
+    pub fn publication(&self, mirror: &str, stream: u32) -> String {
+        self.slot(mirror, stream)
     }
 
     /// The `application_name` of a stream's sessions: it tells our own walsender from a foreign one.
@@ -81,6 +82,7 @@ mod tests {
         let here = Installation("a1b2c3".into());
         assert_eq!(here.slot("shop-eu", 0), "millrace_a1b2c3_shop_eu");
         assert_eq!(here.slot("shop-eu", 2), "millrace_a1b2c3_2_shop_eu");
+        assert_eq!(here.publication("shop-eu", 2), "millrace_a1b2c3_2_shop_eu");
         assert_ne!(here.slot("shop", 2), here.slot("shop-2", 0));
         let long = here.slot(&"x".repeat(60), 0);
         assert_eq!(long.len(), NAME_BYTES_MAX);

@@ -142,7 +142,7 @@ impl Catalog {
         .await?;
         let row = row.ok_or_else(|| not_found(&spec.name))?;
         for mirror in &users {
-            edits::fence(&transaction, mirror).await?;
+            edits::fence(&transaction, mirror, None).await?;
         }
         transaction.commit().await.map_err(errors::database)?;
         self::stored(Columns(&row), spec.clone())

@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 /// number it was made with, and the code keeps the old rules.
 pub const RULES: u32 = 1;
 
+/// Streams of a mirror at most. Each has a walsender on the source that reads and reassembles the whole log,
+/// and leaves out other streams' tables only then: beyond the cores of a large source, more of them make it
+/// slower.
+pub const STREAMS_MAX: u32 = 16;
+
 /// Text that is never shown: `Debug` hides it. It is serialised in clear, so the only thing that
 /// may be done with the serialised form is to seal it.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -297,7 +302,7 @@ pub struct Settings {
     pub snapshot: SnapshotSettings,
     /// When rows are sent.
     pub flush: FlushSettings,
-    /// Number of streams, each with a slot of its own.
+    /// Number of streams, each with a slot of its own: 1 to [`STREAMS_MAX`].
     pub streams: u32,
     /// What happens to a value that ClickHouse cannot hold.
     pub on_unrepresentable: OnUnrepresentable,

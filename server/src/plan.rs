@@ -116,7 +116,6 @@ pub(crate) fn check_peers(mirror: &MirrorSpec, known: &BTreeMap<&str, &PeerSpec>
 }
 
 fn mirror_step(mirror: &MirrorSpec, stored: Option<&StoredMirror>) -> Answer<Step> {
-    refusals::check_mirror(mirror)?;
     let Some(stored) = stored else {
         return Ok(Step::CreateMirror(mirror.clone()));
     };

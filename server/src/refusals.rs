@@ -3,39 +3,28 @@
 //!
 //! Pure: no I/O.
 
-use catalog::spec::{MirrorSpec, PeerConfig, PeerSpec};
+use catalog::spec::{PeerConfig, PeerSpec};
 use millrace_catalog as catalog;
 use millrace_terms::{Code, Error};
 
-/// A refusal: whether a mirror asks for the feature, the setting's name, what works instead.
-type Refusal<T> = (fn(&T) -> bool, &'static str, &'static str);
+/// A refusal: whether a peer asks for the feature, the setting's name, what works instead.
+type Refusal = (fn(&PeerSpec) -> bool, &'static str, &'static str);
 
-const PEER: &[Refusal<PeerSpec>] = &[(
+const PEER: &[Refusal] = &[(
     |peer| matches!(&peer.config, PeerConfig::Clickhouse(config) if !config.cluster.is_empty()),
     "cluster",
     "Leave it empty: tables are made on the server that the URL names.",
 )];
 
-const MIRROR: &[Refusal<MirrorSpec>] =
-    &[(|m| m.settings.streams > 1, "settings.streams", "Use 1, or several mirrors.")];
-
 /// Refuses what is not built for a peer.
 pub(crate) fn check_peer(peer: &PeerSpec) -> Result<(), Error> {
-    check(peer, PEER, "peer", &peer.name)
-}
-
-/// Refuses what is not built for a mirror.
-pub(crate) fn check_mirror(mirror: &MirrorSpec) -> Result<(), Error> {
-    check(mirror, MIRROR, "mirror", &mirror.name)
-}
-
-fn check<T>(spec: &T, table: &[Refusal<T>], kind: &str, name: &str) -> Result<(), Error> {
-    match table.iter().find(|(asks, _, _)| asks(spec)) {
+    match PEER.iter().find(|(asks, _, _)| asks(peer)) {
         None => Ok(()),
         Some((_, setting, instead)) => {
-            Err(Error::new(Code::Unimplemented, format!("{kind} {name}: {setting} is not built yet"))
+            let message = format!("peer {}: {setting} is not built yet", peer.name);
+            Err(Error::new(Code::Unimplemented, message)
                 .with("field", *setting)
-                .with(kind, name)
+                .with("peer", &peer.name)
                 .with_remedy(*instead))
         }
     }
@@ -43,32 +32,28 @@ fn check<T>(spec: &T, table: &[Refusal<T>], kind: &str, name: &str) -> Result<()
 
 #[cfg(test)]
 mod tests {
-    use catalog::spec::{Mode, Settings, TableSpec};
+    use catalog::spec::{ClickhousePeer, Secret};
 
     use super::*;
 
-    fn mirror() -> MirrorSpec {
-        MirrorSpec {
-            name: "shop".into(),
-            source: "pg".into(),
-            destination: "ch".into(),
-            mode: Mode::default(),
-            tables: vec![TableSpec::new("public.orders")],
-            settings: Settings::default(),
-        }
-    }
-
     #[test]
-    fn defaults_are_built_and_the_rest_is_refused_by_name() {
-        assert_eq!(check_mirror(&mirror()), Ok(()));
-        type Edit = (fn(&mut MirrorSpec), &'static str);
-        let edits: [Edit; 1] = [(|m| m.settings.streams = 2, "settings.streams")];
-        for (edit, setting) in edits {
-            let mut asked = mirror();
-            edit(&mut asked);
-            let error = check_mirror(&asked).unwrap_err();
-            assert_eq!(error.code(), Code::Unimplemented);
-            assert!(error.message().contains(setting), "{error}");
-        }
+    fn what_is_built_passes_and_the_rest_is_refused_by_name() {
+        let peer = |cluster: &str| PeerSpec {
+            name: "warehouse".into(),
+            config: PeerConfig::Clickhouse(ClickhousePeer {
+                url: "http://localhost:8123".into(),
+                user: "default".into(),
+                password: Secret::default(),
+                database: "shop".into(),
+                cluster: cluster.into(),
+                tls: Default::default(),
+                max_inserts_per_second: 50,
+                max_concurrent_inserts: 4,
+            }),
+        };
+        assert_eq!(check_peer(&peer("")), Ok(()));
+        let error = check_peer(&peer("main")).unwrap_err();
+        assert_eq!(error.code(), Code::Unimplemented);
+        assert!(error.message().contains("cluster"), "{error}");
     }
 }

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use catalog::spec::{
-    ClickhousePeer, Engine, MirrorSpec, PeerConfig, PeerSpec, PostgresPeer, Settings, TableSpec, Tls, TlsMode,
+    ClickhousePeer, Engine, MirrorSpec, PeerConfig, PeerSpec, PostgresPeer, STREAMS_MAX, Settings, TableSpec,
+    Tls, TlsMode,
 };
 use millrace_catalog as catalog;
 use millrace_terms::TableName;
@@ -136,7 +137,7 @@ fn check_table(table: &TableSpec, path: &str, violations: &mut Violations) {
 
 fn settings(settings: &Settings, path: &str, violations: &mut Violations) {
     let (snapshot, flush) = (&settings.snapshot, &settings.flush);
-    range(settings.streams, 1..=64, &format!("{path}.streams"), violations);
+    streams(settings, path, violations);
     range(snapshot.parallel_tables, 1..=64, &format!("{path}.snapshot.parallel_tables"), violations);
     range(snapshot.parallel_partitions, 1..=64, &format!("{path}.snapshot.parallel_partitions"), violations);
     identifier(&settings.publication, &format!("{path}.publication"), violations);
@@ -171,6 +172,18 @@ fn settings(settings: &Settings, path: &str, violations: &mut Violations) {
 /// The name of an object that the user has made on the source; empty if there is none.
 fn identifier(value: &str, field: &str, violations: &mut Violations) {
     text(value, IDENTIFIER_BYTES_MAX, field, violations);
+}
+
+/// Each stream has a slot and a publication of its own.
+fn streams(settings: &Settings, path: &str, violations: &mut Violations) {
+    range(settings.streams, 1..=STREAMS_MAX, &format!("{path}.streams"), violations);
+    for (field, named) in [("slot", &settings.slot), ("publication", &settings.publication)] {
+        violations.require(
+            named.is_empty() || settings.streams <= 1,
+            format!("{path}.{field}"),
+            format!("names one {field}, but every one of the {} streams needs its own: leave it empty, or ask for 1 stream", settings.streams),
+        );
+    }
 }
 
 fn word(value: &str, field: &str, violations: &mut Violations) {
@@ -294,5 +307,20 @@ mod tests {
         );
         wrong.tables.clear();
         assert!(fields(|v| mirror(&wrong, "mirror", v)).contains(&"mirror.tables".to_owned()));
+    }
+
+    #[test]
+    fn one_slot_or_publication_is_not_enough_for_several_streams() {
+        let settings = |streams, slot: &str, publication: &str| Settings {
+            streams,
+            slot: slot.into(),
+            publication: publication.into(),
+            ..Settings::default()
+        };
+        let wrong = |asked: Settings| fields(|v| super::settings(&asked, "settings", v));
+        assert_eq!(wrong(settings(1, "s", "p")), [""; 0]);
+        assert_eq!(wrong(settings(STREAMS_MAX, "", "")), [""; 0]);
+        assert_eq!(wrong(settings(2, "s", "p")), ["settings.slot", "settings.publication"]);
+        assert_eq!(wrong(settings(STREAMS_MAX + 1, "", "")), ["settings.streams"]);
     }
 }

@@ -78,7 +78,7 @@ async fn everything_ends_equal(stack: &Stack) {
     for rows in Transactions::first_rows(seed) {
         bed.sql(&rows).await;
     }
-    bed.create(request(&bed)).await.expect("a mirror");
+    bed.create(request(&bed, seed)).await.expect("a mirror");
     let log = log(stack.dir());
     let plan = faults::plan(seed, Duration::from_secs(seconds));
     plan.iter().for_each(|fault| log(format!("plan: {fault}")));
@@ -102,11 +102,13 @@ async fn everything_ends_equal(stack: &Stack) {
     mirror_is_well(&bed, &log).await;
 }
 
-fn request(bed: &Bed) -> api::Mirror {
+fn request(bed: &Bed, seed: u64) -> api::Mirror {
     let names: Vec<String> = TABLES.iter().map(|table| format!("public.{}", table.name)).collect();
     let mut request = bed.mirror(&names.iter().map(String::as_str).collect::<Vec<_>>());
     request.settings = Some(api::Settings {
         snapshot: Some(api::SnapshotSettings { partition_bytes: Some(1 << 20), ..Default::default() }),
+        // One, two or three.
+        streams: Some((seed % 3) as u32 + 1),
         ..Default::default()
     });
     request

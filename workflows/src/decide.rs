@@ -22,11 +22,11 @@ pub struct Progress {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
-    /// What made the stream fail, until the source is prepared again.
+    /// What made a stream fail, until the source is prepared again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
-    /// Its stream.
-    pub stream: Child,
+    /// Its streams that do not stand still, by number.
+    pub streams: BTreeMap<u32, Child>,
     /// The copies that run, by the table's id.
     pub copies: BTreeMap<i64, RunningCopy>,
     /// What the catalog said last.
@@ -47,12 +47,10 @@ pub struct Progress {
     pub asking: bool,
 }
 
-/// A child workflow, as far as its parent knows.
+/// A child workflow that runs, as far as its parent knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Child {
-    /// It does not run.
-    Stopped,
     /// It runs.
     Running,
     /// It was told to stop, and has not said that it did.
@@ -80,8 +78,8 @@ pub enum Step {
     Record,
     /// Prepare source and destination.
     Prepare,
-    /// Start the stream.
-    StartStream,
+    /// Start these streams.
+    StartStreams(Vec<u32>),
     /// Start these copies.
     StartCopies(Vec<(DueTable, u32)>),
     /// Have the tables copied again that need it.
@@ -110,7 +108,7 @@ impl Default for Progress {
             phase: Phase::Setup,
             error: None,
             recovery: None,
-            stream: Child::Stopped,
+            streams: BTreeMap::new(),
             copies: BTreeMap::new(),
             overview: Overview::default(),
             stale: true,
@@ -142,8 +140,9 @@ impl Progress {
     }
 
     fn next_running(&self) -> Step {
-        if self.stream == Child::Stopped {
-            return Step::StartStream;
+        let stopped = self.stopped_streams();
+        if !stopped.is_empty() {
+            return Step::StartStreams(stopped);
         }
         let over = self.overdue();
         if !over.is_empty() {
@@ -165,6 +164,17 @@ impl Progress {
         if shares.is_empty() { Step::Wait } else { Step::StartCopies(shares) }
     }
 
+    /// Streams that do not run. One that was told to stop still has its slot.
+    fn stopped_streams(&self) -> Vec<u32> {
+        self.overview.streams.iter().filter(|n| !self.streams.contains_key(n)).copied().collect()
+    }
+
+    /// Streams that run and were not told to stop.
+    pub fn running_streams(&self) -> Vec<u32> {
+        let runs = |(n, child): (&u32, &Child)| (*child == Child::Running).then_some(*n);
+        self.streams.iter().filter_map(runs).collect()
+    }
+
     /// Tables whose copy is over in the catalog, and was not told to stop yet.
     fn overdue(&self) -> Vec<i64> {
         let runs = |id: &&i64| self.copies.get(*id).is_some_and(|copy| !copy.stopping);
@@ -184,12 +194,12 @@ impl Progress {
     }
 
     fn must_stop(&self) -> bool {
-        self.stream == Child::Running || self.copies.values().any(|copy| !copy.stopping)
+        !self.running_streams().is_empty() || self.copies.values().any(|copy| !copy.stopping)
     }
 
     /// Whether no child runs.
     pub fn is_quiet(&self) -> bool {
-        self.stream == Child::Stopped && self.copies.is_empty()
+        self.streams.is_empty() && self.copies.is_empty()
     }
 
     /// Whether the catalog, and so everybody, knows the present phase.
@@ -250,10 +260,12 @@ impl Progress {
         }
     }
 
-    /// Notes that the stream ended. One that ended without being told to is started again, unless
-    /// it failed for good. One that cannot go on from where it is leads back to the preparations.
+    /// Notes that a stream ended. One that ended without being told to is started again, unless it failed
+    /// for good: that fails the mirror, because what fails so is of the source or the destination as a
+    /// rule, and so of every stream. One that cannot go on from where it is leads back to the
+    /// preparations; the others go on meanwhile.
     pub fn stream_ended(&mut self, ended: StreamEnded) {
-        self.stream = Child::Stopped;
+        self.streams.remove(&ended.stream);
         self.stale = true;
         let Outcome::Failed(error) = ended.outcome else { return };
         if is_lost(&error) && self.apply(Event::Recover).is_ok() {
@@ -265,7 +277,8 @@ impl Progress {
 
     /// The preparation of the source.
     pub fn prepare_source(&self, mirror: &str) -> SourceInput {
-        SourceInput { mirror: mirror.to_owned(), recovery: self.recovery.clone() }
+        let running = self.running_streams();
+        SourceInput { mirror: mirror.to_owned(), recovery: self.recovery.clone(), running }
     }
 
     /// What the catalog is told.
@@ -284,7 +297,7 @@ impl Progress {
             phase: self.phase,
             error: self.error.clone(),
             overview: Overview { due: Vec::new(), ..self.overview.clone() },
-            streaming: self.stream == Child::Running,
+            streaming: self.running_streams(),
             copying: self.copies.values().map(|copy| copy.table.clone()).collect(),
         }
     }
@@ -302,6 +315,14 @@ impl Progress {
             tables.paused,
             tables.error,
         );
+        let streams: Vec<String> = self.running_streams().iter().map(u32::to_string).collect();
+        if !streams.is_empty() {
+            text.push_str(&format!(
+                "\n- streams {} of {} run",
+                streams.join(", "),
+                self.overview.streams.len()
+            ));
+        }
         for copy in self.copies.values() {
             text.push_str(&format!(
                 "\n- copying `{}` (copy {}, {} copiers)",

@@ -46,7 +46,7 @@ impl DropMirrorWorkflow {
             children::cancel(ctx, id.clone(), DROPPED).await;
         }
 
-        let options = options::clean_up("slot and publication");
+        let options = options::clean_up("slots and publications");
         let source = ctx.execute_activity(DropActivities::drop_source, mirror.clone(), options).await;
         let mut leftovers = leftovers(source, scope.source_objects)?;
         if input.options.destination_tables {

@@ -9,7 +9,7 @@ use millrace_terms::Error;
 use temporalio_macros::{workflow, workflow_methods};
 use temporalio_workflow::{
     ChildWorkflowStartError, ContinueAsNewOptions, SyncWorkflowContext, WorkflowCancellationToken,
-    WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination,
+    WorkflowContext, WorkflowContextView, WorkflowResult, WorkflowTermination, workflows,
 };
 
 use crate::contract::{DropActivities, MirrorActivities};
@@ -21,9 +21,6 @@ use crate::payload::{
 };
 use crate::phase::{Event, Phase};
 use crate::{DropMirrorWorkflow, SnapshotWorkflow, StreamWorkflow, children, ids, options};
-
-/// The first stream; a mirror has one until tables can be spread over several.
-const STREAM: u32 = 0;
 
 /// Why children are told to stop.
 const STOP: &str = "the mirror stops";
@@ -89,7 +86,7 @@ impl MirrorWorkflow {
         self.progress.copy_ended(&ended);
     }
 
-    /// The stream ended.
+    /// A stream ended.
     #[signal(name = "stream_ended")]
     pub fn stream_ended(&mut self, _ctx: &mut SyncWorkflowContext<Self>, ended: StreamEnded) {
         self.progress.stream_ended(ended);
@@ -112,7 +109,7 @@ impl MirrorWorkflow {
         Ok(self.progress.phase.after(Event::Pause).map(drop)?)
     }
 
-    /// Stops stream and copies where they are, and answers when they stand still.
+    /// Stops streams and copies where they are, and answers when they stand still.
     #[update(name = "pause")]
     pub async fn pause(ctx: &mut WorkflowContext<Self>, _input: ()) -> Result<MirrorStatus, Refusal> {
         ctx.state_mut(|workflow| {
@@ -219,7 +216,7 @@ async fn perform(ctx: &Context, step: Step) -> WorkflowResult<Flow> {
     match step {
         Step::Record => record(ctx).await?,
         Step::Prepare => prepare(ctx).await?,
-        Step::StartStream => start_stream(ctx).await,
+        Step::StartStreams(streams) => start_streams(ctx, streams).await,
         Step::StartCopies(shares) => start_copies(ctx, shares).await,
         Step::Resync => resync_needed(ctx).await?,
         Step::Stop => stop(ctx).await,
@@ -281,7 +278,7 @@ async fn prepare(ctx: &Context) -> WorkflowResult<()> {
     ctx.state_mut(|workflow| workflow.preparing = token.clone());
     let mirror = MirrorRef { mirror: name(ctx) };
     let input = ctx.state(|workflow| workflow.progress.prepare_source(&workflow.mirror));
-    let source = options::prepare("publication and slot", &token);
+    let source = options::prepare("publications and slots", &token);
     let mut done = ctx.execute_activity(MirrorActivities::prepare_source, input, source).await;
     if done.is_ok() {
         let destination = options::prepare("database and tables", &token);
@@ -299,18 +296,25 @@ async fn prepare(ctx: &Context) -> WorkflowResult<()> {
     Ok(())
 }
 
-async fn start_stream(ctx: &Context) {
+/// Starts streams, all at once: one whose former run is still closing does not hold up the others.
+async fn start_streams(ctx: &Context, streams: Vec<u32>) {
+    workflows::join_all(streams.into_iter().map(|stream| start_stream(ctx, stream))).await;
+}
+
+async fn start_stream(ctx: &Context, stream: u32) {
     let mirror = name(ctx);
-    let id = ids::stream(&mirror, STREAM);
-    let options = children::options(&mirror, id, "changes of the mirror".to_owned());
-    let input = StreamRef { mirror, stream: STREAM };
+    let id = ids::stream(&mirror, stream);
+    let options = children::options(&mirror, id, format!("changes of the mirror, stream {stream}"));
+    let input = StreamRef { mirror, stream };
     let begin = || {
-        change(ctx, |progress| progress.stream = Child::Running);
+        change(ctx, |progress| {
+            progress.streams.insert(stream, Child::Running);
+        });
         is_kept(ctx)
     };
     if let Err(error) = children::start(ctx, || StreamWorkflow::run, input, options, begin).await {
         change(ctx, |progress| {
-            progress.stream = Child::Stopped;
+            progress.streams.remove(&stream);
             progress.fail(not_started(&error));
         });
     }
@@ -365,17 +369,17 @@ async fn resync_needed(ctx: &Context) -> WorkflowResult<()> {
 /// Tells every child that runs to stop. One that is not there has stopped.
 async fn stop(ctx: &Context) {
     let mirror = name(ctx);
-    let (stream, copies) = ctx.state(|workflow| {
+    let (streams, copies) = ctx.state(|workflow| {
         let progress = &workflow.progress;
-        (progress.stream, progress.copies.keys().copied().collect::<Vec<_>>())
+        (progress.running_streams(), progress.copies.keys().copied().collect::<Vec<_>>())
     });
-    if stream == Child::Running {
-        let told = children::cancel(ctx, ids::stream(&mirror, STREAM), STOP).await;
-        change(ctx, |progress| {
-            // Its own report may have come first.
-            if progress.stream == Child::Running {
-                progress.stream = if told { Child::Stopping } else { Child::Stopped };
-            }
+    for stream in streams {
+        let told = children::cancel(ctx, ids::stream(&mirror, stream), STOP).await;
+        change(ctx, |progress| match progress.streams.get_mut(&stream) {
+            Some(child) if told => *child = Child::Stopping,
+            Some(_) => drop(progress.streams.remove(&stream)),
+            // Its own report came first.
+            None => {}
         });
     }
     stop_copies(ctx, &copies).await;
@@ -414,10 +418,10 @@ async fn edit_tables(ctx: &Context) {
     });
 }
 
-/// Removes slot and publication of a mirror that only copies: a slot that nobody reads fills the
+/// Removes slots and publications of a mirror that only copies: a slot that nobody reads fills the
 /// source's disk.
 async fn release(ctx: &Context) -> WorkflowResult<()> {
-    let options = options::prepare("slot and publication", &ctx.cancellation_token());
+    let options = options::prepare("slots and publications", &ctx.cancellation_token());
     let done =
         ctx.execute_activity(DropActivities::drop_source, MirrorRef { mirror: name(ctx) }, options).await;
     match done.map_err(|error| failure::of_activity(&error)) {

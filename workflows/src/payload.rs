@@ -40,9 +40,12 @@ pub struct MirrorRef {
 pub struct SourceInput {
     /// The mirror.
     pub mirror: String,
-    /// What made the stream fail, if it may have to begin anew.
+    /// What made a stream fail, if it may have to begin anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
+    /// Numbers of the streams that run: their attempts look at the source by themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<u32>,
 }
 
 /// The failure of a stream that cannot go on from where it is.
@@ -107,6 +110,9 @@ pub struct Overview {
     pub state: String,
     /// Number of its tables, by state.
     pub tables: TableCounts,
+    /// Numbers of its streams.
+    #[serde(default)]
+    pub streams: Vec<u32>,
     /// Tables to be copied next, at most `parallel_tables`.
     #[serde(default)]
     pub due: Vec<DueTable>,
@@ -284,8 +290,8 @@ pub struct MirrorStatus {
     pub error: Option<Error>,
     /// What the catalog said last.
     pub overview: Overview,
-    /// Whether its stream runs.
-    pub streaming: bool,
+    /// Numbers of its streams that run.
+    pub streaming: Vec<u32>,
     /// Names of the tables that are being copied.
     pub copying: Vec<String>,
 }

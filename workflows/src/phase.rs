@@ -41,9 +41,9 @@ pub enum Event {
     Edit,
     /// A user asks to drop it.
     Drop,
-    /// The source, the destination or the stream failed for good.
+    /// The source, the destination or a stream failed for good.
     Fail,
-    /// The stream cannot go on from where it is: the source is to be prepared again.
+    /// A stream cannot go on from where it is: the source is to be prepared again.
     Recover,
     /// Nothing is left to do.
     Complete,
@@ -61,6 +61,8 @@ const TRANSITIONS: &[(Phase, Event, Phase)] = &[
     (Running, Fail, Failed),
     // What is left of the stream is found out where the source is prepared.
     (Running, Recover, Setup),
+    // Streams of one source are lost one after the other.
+    (Setup, Recover, Setup),
     (Running, Complete, Completed),
     (Running, Drop, Dropping),
     // Tables are copied again while the others go on.

@@ -85,11 +85,13 @@ fn a_former_primary_is_taken_for_the_source_only_by_a_person() {
 
 #[test]
 fn decoding_that_is_stuck_is_known_by_the_failure_alone() {
-    let stuck = Error::new(Code::DecodingStuck, "could not map filenode");
+    let stuck = Error::new(Code::DecodingStuck, "could not map filenode").with(STREAM, "0");
     let recovery = Recovery { error: stuck, asked: false };
     let verdict = decide(&stream(500, 600), &found(2, None, 100), Some(&recovery));
     assert_eq!(lost(&verdict), (Code::DecodingStuck, false, false));
     assert_eq!(decide(&stream(500, 600), &found(2, None, 100), None), Verdict::Same);
+    let another = Stream { n: 1, ..stream(500, 600) };
+    assert_eq!(decide(&another, &found(2, None, 100), Some(&recovery)), Verdict::Same);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::environment::{Environment, plan_value};
 use crate::leaves::resynced;
-use crate::metrics::Labels;
+use crate::metrics::StreamLabels;
 
 /// Time between two writes of the position. Repeats are harmless, and the catalog has others to
 /// serve.
@@ -298,7 +298,7 @@ impl<'a> Ledger<'a> {
     }
 
     fn measure(&self) {
-        let labels = Labels::of(&self.stream.mirror);
+        let labels = StreamLabels::of(self.stream);
         let lag = self.progress.source_wal.map_or(0, |wal| wal.bytes_since(self.progress.position));
         let lag = i64::try_from(lag).unwrap_or(i64::MAX);
         self.environment.metrics.lag_bytes.get_or_create(&labels).set(lag);
@@ -315,7 +315,7 @@ impl<'a> Ledger<'a> {
             return;
         }
         self.changes.clear();
-        let labels = Labels::of(&self.stream.mirror);
+        let labels = StreamLabels::of(self.stream);
         let metrics = &self.environment.metrics;
         for change in &changes {
             let rows = change.inserts + change.updates + change.deletes;
@@ -340,7 +340,11 @@ impl<'a> Ledger<'a> {
             None => (Verdict::Idle, None),
         };
         if batch.flushes > 0 {
-            self.environment.metrics.flushes.get_or_create(&Labels::of(mirror)).inc_by(batch.flushes);
+            self.environment
+                .metrics
+                .flushes
+                .get_or_create(&StreamLabels::of(self.stream))
+                .inc_by(batch.flushes);
             let batch = NewBatch { position: Some(self.written.position), ..batch };
             if let Err(error) = catalog.add_batch(mirror, *stream, &batch).await {
                 tracing::debug!(error = %error, "the figures of a period could not be written");

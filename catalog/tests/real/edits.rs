@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use millrace_catalog::Catalog;
 use millrace_catalog::edits::{MirrorEdit, TableEdit};
-use millrace_catalog::mirrors::Mirror;
+use millrace_catalog::mirrors::{Mirror, NewStream};
 use millrace_catalog::peers::CreateOptions;
 use millrace_catalog::state::TableState;
 use millrace_catalog::tables::NewPlan;
@@ -84,7 +84,30 @@ async fn a_table_leaves_at_once_and_may_be_added_again_beside_its_former_self() 
     catalog.finish_leaving(edits[1].id).await.unwrap();
     assert_eq!(catalog.list_edits("shop").await.unwrap().len(), 1, "only what left has left");
     let former = catalog.list_former_tables("shop").await.unwrap();
-    assert_eq!(former.iter().map(|(_, destination)| destination.as_str()).collect::<Vec<_>>(), ["t1"]);
+    assert_eq!(
+        former.iter().map(|table| (table.destination.as_str(), table.stream)).collect::<Vec<_>>(),
+        [("t1", 0)]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_streams_of_tables_that_pause_or_leave_take_notice() {
+    let catalog = catalog().await;
+    let mut new = mirror("shop", 2);
+    new.streams = (0..2).map(|n| NewStream { slot: format!("s{n}"), publication: format!("p{n}") }).collect();
+    new.tables[1].stream = 1;
+    catalog.create_mirror(&new, &CreateOptions::default()).await.unwrap();
+    for n in 0..2 {
+        catalog.take_lease("shop", n, TTL).await.unwrap();
+    }
+    let stored = catalog.get_mirror("shop").await.unwrap();
+    let paused = catalog.pause_table(&stored.tables[1]).await.unwrap();
+    assert_eq!(paused.iter().map(|fence| (fence.stream, fence.lease)).collect::<Vec<_>>(), [(1, 2)]);
+    let left = catalog.edit_mirror(&edit(&stored, 1..2).await).await.unwrap();
+    assert_eq!(left.iter().map(|fence| (fence.stream, fence.lease)).collect::<Vec<_>>(), [(0, 2)]);
+    let stored = catalog.get_mirror("shop").await.unwrap();
+    let settings = MirrorEdit { restart: true, ..edit(&stored, 1..2).await };
+    assert_eq!(catalog.edit_mirror(&settings).await.unwrap().len(), 2, "settings are read by every stream");
 }
 
 #[tokio::test(flavor = "multi_thread")]

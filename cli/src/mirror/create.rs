@@ -52,6 +52,9 @@ pub(super) struct SpecArguments {
     mode: Option<Mode>,
     #[command(flatten)]
     live: LiveSettings,
+    /// Streams over which the tables are shared out, each with a slot of its own: 1 to 16 [default: 1]
+    #[arg(long, value_name = "NUMBER", help_heading = "Settings")]
+    streams: Option<u32>,
     /// What happens to a value that ClickHouse cannot hold [default: error]
     #[arg(long, value_name = "WHAT", help_heading = "Settings")]
     on_unrepresentable: Option<OnUnrepresentable>,
@@ -156,6 +159,7 @@ impl SpecArguments {
             OnSlotLost::Resync => settings::OnSlotLost::ResyncMirror,
         });
         Settings {
+            streams: self.streams,
             on_unrepresentable: on_unrepresentable.unwrap_or_default().into(),
             on_slot_lost: on_slot_lost.unwrap_or_default().into(),
             ..self.live.fields().0

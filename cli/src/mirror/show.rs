@@ -8,6 +8,9 @@ use super::progress;
 use crate::client::figures;
 use crate::client::output::{Column, grid};
 
+/// Where the column of the stream's number stands: behind the state.
+const STREAM_AT: usize = 3;
+
 /// One mirror: itself, its streams, its tables.
 pub(super) fn mirror(mirror: &Mirror) -> String {
     let mut lines = vec![format!(
@@ -22,7 +25,7 @@ pub(super) fn mirror(mirror: &Mirror) -> String {
     }
     lines.extend(mirror.streams.iter().map(stream_line));
     lines.push(String::new());
-    lines.push(tables(&mirror.tables));
+    lines.push(tables(&mirror.tables, mirror.streams.len() > 1));
     lines.extend(mirror.tables.iter().filter_map(|table| {
         let error = table.error.as_ref()?;
         Some(format!(
@@ -70,8 +73,9 @@ pub(super) fn lag(stream: &Stream) -> String {
     }
 }
 
-fn tables(tables: &[Table]) -> String {
-    let columns = [
+/// `spread`: whether they are shared out over several streams.
+fn tables(tables: &[Table], spread: bool) -> String {
+    let mut columns = vec![
         Column::Text("TABLE"),
         Column::Text("DESTINATION"),
         Column::Text("STATE"),
@@ -82,8 +86,11 @@ fn tables(tables: &[Table]) -> String {
         Column::Number("DELETES"),
         Column::Text("NOTE"),
     ];
+    if spread {
+        columns.insert(STREAM_AT, Column::Number("STREAM"));
+    }
     let rows = tables.iter().map(|table| {
-        vec![
+        let mut row = vec![
             table.source.clone(),
             table.destination.clone(),
             table.state().as_str_name().to_owned(),
@@ -93,7 +100,11 @@ fn tables(tables: &[Table]) -> String {
             figures::count(table.updates),
             figures::count(table.deletes),
             note(table),
-        ]
+        ];
+        if spread {
+            row.insert(STREAM_AT, table.stream.to_string());
+        }
+        row
     });
     grid(&columns, rows)
 }
@@ -117,6 +128,13 @@ pub(super) fn note(table: &Table) -> String {
     }
 }
 
+/// The stream that stands for all: one that is stalled, else the one that lags most.
+fn worst(streams: &[Stream]) -> Option<&Stream> {
+    let badness = |stream: &&Stream| (stream.verdict() == stream::Verdict::Stalled, stream.lag_bytes);
+    // Of equals the first.
+    streams.iter().rev().max_by_key(badness)
+}
+
 /// Many mirrors.
 pub(super) fn mirrors(list: &ListMirrorsResponse) -> String {
     let columns = [
@@ -129,7 +147,7 @@ pub(super) fn mirrors(list: &ListMirrorsResponse) -> String {
         Column::Text("LAG"),
     ];
     let rows = list.mirrors.iter().map(|mirror| {
-        let stream = mirror.streams.first();
+        let stream = worst(&mirror.streams);
         vec![
             mirror.name.clone(),
             mirror.state().as_str_name().to_owned(),
@@ -197,6 +215,37 @@ pub(super) mod tests {
         TABLE          DESTINATION  STATE     COPIED   %  INSERTS  UPDATES  DELETES  NOTE
         public.orders  orders       COPYING  120,000  60        0        0        0
         public.log     log          ERROR          0   -        0        0        0  TABLE_SCHEMA_CHANGED
+
+        public.log: the key changed
+         remedy: Resync the table.
+           code: TABLE_SCHEMA_CHANGED, since -
+        ");
+    }
+
+    #[test]
+    fn of_several_streams_all_are_shown_and_a_list_shows_the_worst() {
+        let mut mirror = shop();
+        let behind = Stream { number: 1, lag_bytes: Some(5 << 20), ..mirror.streams[0].clone() };
+        let stalled = Stream {
+            number: 2,
+            verdict: stream::Verdict::Stalled.into(),
+            reason: "SLOT_IN_USE: another".into(),
+            ..mirror.streams[0].clone()
+        };
+        mirror.streams.push(behind);
+        mirror.tables[1].stream = 1;
+        assert_eq!(worst(&mirror.streams).map(|stream| stream.number), Some(1));
+        mirror.streams.push(stalled);
+        assert_eq!(worst(&mirror.streams).map(|stream| stream.number), Some(2));
+        insta::assert_snapshot!(super::mirror(&mirror), @r"
+        shop  DEGRADED  shop-pg -> warehouse
+        stream 0: HEALTHY, position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+        stream 1: HEALTHY, position 0/1A2B3C, lag 5.0 MiB, 0.2 s, slot millrace_a1b2c3_shop
+        stream 2: STALLED (SLOT_IN_USE: another), position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+
+        TABLE          DESTINATION  STATE    STREAM   COPIED   %  INSERTS  UPDATES  DELETES  NOTE
+        public.orders  orders       COPYING       0  120,000  60        0        0        0
+        public.log     log          ERROR         1        0   -        0        0        0  TABLE_SCHEMA_CHANGED
 
         public.log: the key changed
          remedy: Resync the table.

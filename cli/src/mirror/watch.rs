@@ -188,7 +188,9 @@ fn table_line(table: &Table, rates: &Rates) -> String {
 fn mirror_line(mirror: &Mirror) -> String {
     let mut line = format!("{}: {}", mirror.name, mirror.state().as_str_name());
     for stream in &mirror.streams {
-        line.push_str(&format!("  {}, lag {}", show::verdict(stream), show::lag(stream)));
+        let number =
+            if mirror.streams.len() > 1 { format!("stream {}: ", stream.number) } else { String::new() };
+        line.push_str(&format!("  {number}{}, lag {}", show::verdict(stream), show::lag(stream)));
     }
     if let Some(error) = &mirror.error {
         line.push_str(&format!("  {}: {}", error.code, error.message));

@@ -36,8 +36,9 @@ pub struct Wanted {
     pub append_only: bool,
 }
 
-/// Checks a source as such. The session is for further checks; there is none if it cannot be dialled.
-pub async fn source(config: &SourceConfig, application: &str) -> (Vec<Check>, Option<Session>) {
+/// Checks a source as such, on which so many slots are to be made. The session is for further checks; there
+/// is none if it cannot be dialled.
+pub async fn source(config: &SourceConfig, slots: u32, application: &str) -> (Vec<Check>, Option<Session>) {
     let session = match dial(config, application).await {
         Ok(session) => session,
         Err(error) => return (vec![Check::fail("connection", &error)], None),
@@ -52,7 +53,7 @@ pub async fn source(config: &SourceConfig, application: &str) -> (Vec<Check>, Op
     }
     let facts = session.query_one(FACTS, &[]).await.map_err(|error| from_sql("asking for settings", &error));
     match facts {
-        Ok(facts) => checks.extend(settings(&facts)),
+        Ok(facts) => checks.extend(settings(&facts, slots)),
         Err(error) => checks.push(Check::fail("settings", &error)),
     }
     let replicates = identify(config, application).await.map_err(|error| match error.code() {
@@ -170,7 +171,7 @@ fn versions(version: u32) -> Vec<Check> {
     checks
 }
 
-fn settings(facts: &tokio_postgres::Row) -> Vec<Check> {
+fn settings(facts: &tokio_postgres::Row, slots: u32) -> Vec<Check> {
     let recovery = if facts.get(0) {
         Err(Error::new(Code::SourceInRecovery, "the source is a standby"))
     } else {
@@ -196,22 +197,27 @@ fn settings(facts: &tokio_postgres::Row) -> Vec<Check> {
     vec![
         Check::of("primary", &recovery, "the source is a primary"),
         Check::of("wal level", &wal_level, "wal_level is logical"),
-        left("replication slots", "max_replication_slots", facts.get(2), facts.get(3)),
-        left("wal senders", "max_wal_senders", facts.get(4), facts.get(5)),
+        left("replication slots", "max_replication_slots", facts.get(2), facts.get(3), slots),
+        left("wal senders", "max_wal_senders", facts.get(4), facts.get(5), slots),
         Check::of(PUBLICATION_PRIVILEGE, &create, "publications may be created"),
         retention(facts.get(9)),
     ]
 }
 
-fn left(name: &str, setting: &str, most: i32, used: i32) -> Check {
-    if used < most {
+/// Whether `wanted` more may be used of what a setting allows.
+fn left(name: &str, setting: &str, most: i32, used: i32, wanted: u32) -> Check {
+    let needed = used.saturating_add_unsigned(wanted);
+    if needed <= most {
         return Check::pass(name, format!("{used} of {most} in use"));
     }
-    let error = Error::new(Code::SourceSlotsExhausted, format!("all {most} of {setting} are in use"))
-        .with_remedy(format!(
-            "Run `ALTER SYSTEM SET {setting} = {};` and restart the source, or drop what nobody uses.",
-            (most + 1).max(10)
-        ));
+    let message = match most - used {
+        free @ 1.. => format!("{wanted} are needed, and {free} of {most} of {setting} are free"),
+        _ => format!("all {most} of {setting} are in use"),
+    };
+    let error = Error::new(Code::SourceSlotsExhausted, message).with_remedy(format!(
+        "Run `ALTER SYSTEM SET {setting} = {};` and restart the source, or drop what nobody uses.",
+        needed.max(10)
+    ));
     Check::fail(name, &error)
 }
 
@@ -249,8 +255,13 @@ mod tests {
 
     #[test]
     fn what_is_used_up_names_its_setting() {
-        assert_eq!(left("slots", "max_replication_slots", 10, 9).status, CheckStatus::Pass);
-        let full = left("slots", "max_replication_slots", 10, 10);
+        let slots = |used, wanted| left("slots", "max_replication_slots", 10, used, wanted);
+        assert_eq!(slots(9, 1).status, CheckStatus::Pass);
+        assert_eq!(slots(10, 0).status, CheckStatus::Pass, "who needs none need not be refused");
+        let full = slots(10, 1);
         assert!(full.remedy.contains("SET max_replication_slots = 11"), "{}", full.remedy);
+        let few = slots(8, 3);
+        assert!(few.message.contains("3 are needed, and 2 of 10"), "{}", few.message);
+        assert!(few.remedy.contains("SET max_replication_slots = 11"), "{}", few.remedy);
     }
 }

@@ -18,7 +18,7 @@ fn table(name: &str) -> TableName {
 #[tokio::test]
 async fn a_good_source_passes_every_check_and_knows_who_it_is() {
     let source = Source::new().await;
-    let (checks, session) = check::source(&source.config, APPLICATION).await;
+    let (checks, session) = check::source(&source.config, 1, APPLICATION).await;
     assert!(checks.iter().all(|check| check.status == CheckStatus::Pass), "{checks:#?}");
     assert!(session.is_some());
     let system = identify(&source.config, APPLICATION).await.unwrap();
@@ -48,7 +48,7 @@ async fn refusals_have_their_codes() {
     let mut config = source.config.clone();
     config.user = role;
     config.password = SecretString::from("secret");
-    let (checks, session) = check::source(&config, APPLICATION).await;
+    let (checks, session) = check::source(&config, 1, APPLICATION).await;
     let failed: Vec<_> = checks.iter().filter(|c| c.status == CheckStatus::Fail).collect();
     assert_eq!(
         failed.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),

@@ -19,19 +19,23 @@ impl Control {
     }
 
     /// Looks at both peers and at every table of a mirror, whose tables and destinations are named.
-    /// `former`: destination tables that the mirror wrote before.
+    /// `former`: destination tables that a stored mirror wrote before; none for one that is to be made.
     pub(super) async fn check_mirror(
         &self,
         mirror: &MirrorSpec,
         source: &PeerSpec,
         destination: &PeerSpec,
-        former: Vec<String>,
+        former: Option<Vec<String>>,
     ) -> Result<CheckReport> {
+        // A stored mirror has its slots, and so has one that is given the user's.
+        let has_slots = former.is_some() || !mirror.settings.slot.is_empty();
+        let slots = if has_slots { 0 } else { mirror.settings.streams };
         let draft = Draft::Mirror {
             mirror: Box::new(mirror.clone()),
             source: Box::new(source.clone()),
             destination: Box::new(destination.clone()),
-            former,
+            former: former.unwrap_or_default(),
+            slots,
         };
         self.check(&draft).await
     }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use millrace_catalog::edits::{Fence, MirrorEdit};
+use millrace_catalog::edits::{Fence, FormerTable, MirrorEdit};
 use millrace_catalog::events::NewEvent;
 use millrace_catalog::mirrors::Mirror;
-use millrace_catalog::spec::{MirrorSpec, PeerSpec};
+use millrace_catalog::spec::{MirrorSpec, PeerSpec, TableSpec};
+use millrace_catalog::spread;
 use millrace_catalog::state::{MirrorState, TableState};
 use millrace_catalog::tables::Table;
 use millrace_proto::v1;
@@ -24,7 +25,7 @@ use crate::convert::{self, view};
 use crate::fault::{Answer, Fault, Violations, invalid};
 use crate::orchestra::Change;
 use crate::text::{check_request_id, name_of};
-use crate::{edit, refusals, report, tables};
+use crate::{edit, report, tables};
 
 /// How often a change is decided anew when another one came in between.
 const ATTEMPTS: u32 = 5;
@@ -55,7 +56,6 @@ impl Control {
         let options = EditOptions { etag: asked.etag.clone(), drop_destination: request.drop_destination };
         let decide = async |stored: &Mirror| {
             let spec = edit::masked(&stored.spec, asked, request.update_mask.as_ref())?;
-            refusals::check_mirror(&spec)?;
             let listing = match tables::pattern_schemas(&spec).is_empty() {
                 true => Vec::new(),
                 false => self.listing(&self.catalog.get_peer(&stored.spec.source).await?.spec).await?,
@@ -165,6 +165,7 @@ impl Control {
         if decided.changes.is_empty() {
             return Ok(None);
         }
+        let leaves = |table: &&Table| decided.removed.contains(&table.source.to_string());
         let added = match decided.added.is_empty() {
             true => Vec::new(),
             false => {
@@ -174,13 +175,17 @@ impl Control {
                     None => self.peers_of(&joining).await?,
                 };
                 self.catalog.check_destinations(&joining).await?;
-                let former = self.former_destinations(&joining).await?;
-                let found = self.check_mirror(&joining, &source, &destination, former).await?;
+                let former = self.former(&joining).await?;
+                let known = former.iter().map(|table| table.destination.clone()).collect();
+                let found = self.check_mirror(&joining, &source, &destination, Some(known)).await?;
                 report::require_success(&found)?;
-                report::new_tables(&joining, &found)?
+                let mut added = report::new_tables(&joining, &found)?;
+                let bound = former.into_iter().map(|table| (table.source, table.stream)).collect();
+                let stay = stored.tables.iter().filter(|table| !leaves(table));
+                spread::assign(&mut added, spread::carried(after.settings.streams, stay), &bound);
+                added
             }
         };
-        let leaves = |table: &&Table| decided.removed.contains(&table.source.to_string());
         Ok(Some(MirrorEdit {
             before: stored.spec.clone(),
             after,
@@ -192,16 +197,17 @@ impl Control {
         }))
     }
 
-    /// Destinations of these tables that the mirror wrote before, when they were its tables.
-    async fn former_destinations(&self, joining: &MirrorSpec) -> Result<Vec<String>> {
-        let former = self.catalog.list_former_tables(&joining.name).await?;
-        let joins = |(source, destination): &(TableName, String)| {
-            let is_it = |table: &millrace_catalog::spec::TableSpec| {
-                table.destination == *destination && table.source.parse().as_ref() == Ok(source)
+    /// Those of these tables that the mirror wrote before, when they were its tables, into the same
+    /// destinations.
+    async fn former(&self, joining: &MirrorSpec) -> Result<Vec<FormerTable>> {
+        let mut former = self.catalog.list_former_tables(&joining.name).await?;
+        former.retain(|former| {
+            let is_it = |table: &TableSpec| {
+                table.destination == former.destination && table.source.parse().as_ref() == Ok(&former.source)
             };
             joining.tables.iter().any(is_it)
-        };
-        Ok(former.into_iter().filter(joins).map(|(_, destination)| destination).collect())
+        });
+        Ok(former)
     }
 
     /// Stores a change and has it done. Without one, has done what an earlier one left.

@@ -1,5 +1,6 @@
 //! Mirrors: create, get, list, delete, validate, pause, resume, resync, events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use jiff::Timestamp;
 use millrace_catalog::mirrors::{Mirror, NewMirror, NewStream, NewTable};
 use millrace_catalog::peers::CreateOptions;
 use millrace_catalog::spec::{MirrorSpec, PeerSpec, RULES};
+use millrace_catalog::spread;
 use millrace_catalog::state::{Desired, MirrorState};
 use millrace_proto::v1;
 use millrace_terms::{Code, Error, TableName};
@@ -19,7 +21,7 @@ use crate::convert::{self, view};
 use crate::fault::{Answer, Violations};
 use crate::orchestra::Change;
 use crate::text::{Page, check_request_id, name_of};
-use crate::{deadlines, diff, plan, refusals, report, tables};
+use crate::{deadlines, diff, plan, report, tables};
 
 /// How often the catalog is asked meanwhile whether the mirror is gone.
 const DROP_POLL: Duration = Duration::from_millis(200);
@@ -41,7 +43,6 @@ impl Control {
         check_request_id(&request.request_id, &mut violations);
         violations.into_result()?;
         let asked = convert::mirror::to_spec(request.mirror.as_ref())?;
-        refusals::check_mirror(&asked)?;
         let options =
             CreateOptions { allow_existing: request.allow_existing, request_id: request.request_id };
         if let Some(stored) = self.existing(&asked, &options).await? {
@@ -97,9 +98,10 @@ impl Control {
         let spec = self.resolve(asked, source).await?;
         // The check on the destination sees only tables that are made already.
         self.catalog.check_destinations(&spec).await?;
-        let report = self.check_mirror(&spec, source, destination, Vec::new()).await?;
+        let report = self.check_mirror(&spec, source, destination, None).await?;
         report::require_success(&report)?;
-        let tables = report::new_tables(&spec, &report)?;
+        let mut tables = report::new_tables(&spec, &report)?;
+        spread::assign(&mut tables, spread::carried(spec.settings.streams, [].iter()), &BTreeMap::new());
         Ok(Prepared { spec, tables })
     }
 
@@ -131,10 +133,14 @@ impl Control {
         let name = prepared.spec.name.clone();
         let new = NewMirror {
             rules: RULES,
-            streams: vec![NewStream {
-                slot: own_or(&prepared.spec.settings.slot, || installation.slot(&name, 0)),
-                publication: own_or(&prepared.spec.settings.publication, || installation.publication(&name)),
-            }],
+            streams: (0..prepared.spec.settings.streams)
+                .map(|n| NewStream {
+                    slot: own_or(&prepared.spec.settings.slot, || installation.slot(&name, n)),
+                    publication: own_or(&prepared.spec.settings.publication, || {
+                        installation.publication(&name, n)
+                    }),
+                })
+                .collect(),
             tables: prepared.tables,
             spec: prepared.spec,
         };
@@ -172,10 +178,9 @@ impl Control {
         request: v1::ValidateMirrorRequest,
     ) -> Answer<v1::ValidateMirrorResponse> {
         let asked = convert::mirror::to_spec(request.mirror.as_ref())?;
-        refusals::check_mirror(&asked)?;
         let (source, destination) = self.peers_of(&asked).await?;
         let spec = self.resolve(&asked, &source).await?;
-        let report = self.check_mirror(&spec, &source, &destination, Vec::new()).await?;
+        let report = self.check_mirror(&spec, &source, &destination, None).await?;
         Ok(v1::ValidateMirrorResponse { ok: report::is_success(&report), checks: report::messages(&report) })
     }
 

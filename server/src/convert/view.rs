@@ -87,6 +87,7 @@ fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
         inserts: count(table.inserts),
         updates: count(table.updates),
         deletes: count(table.deletes),
+        stream: small(u64::from(table.stream)),
         ..asked.map(mirror_spec::table_message).unwrap_or_default()
     }
 }

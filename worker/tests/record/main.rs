@@ -152,6 +152,7 @@ async fn record_histories() {
             a_mirror_only_copies(&stage),
             a_mirror_is_dropped_in_setup(&stage),
             a_mirror_is_edited(&stage),
+            a_mirror_has_several_streams(&stage),
             others(&stage),
         );
         stops.iter().for_each(|stop| stop());
@@ -167,7 +168,7 @@ async fn a_mirror_lives(stage: &Stage) {
     mirror.until("copying only t3", |status| status.copying == ["public.t3"]).await;
 
     let paused = mirror.pause().await.unwrap();
-    assert_eq!((paused.phase, paused.streaming, paused.copying.len()), (Phase::Paused, false, 0));
+    assert_eq!((paused.phase, paused.streaming.len(), paused.copying.len()), (Phase::Paused, 0, 0));
     mirror.record(ids::snapshot(&mirror.mirror, "public.t3", 1), "snapshot-stopped").await;
     mirror.record(ids::stream(&mirror.mirror, 0), "stream-stopped").await;
 
@@ -238,6 +239,27 @@ async fn a_mirror_is_edited(stage: &Stage) {
     mirror.state("RUNNING").await;
     mirror.drop(false).await;
     mirror.record(ids::mirror(&mirror.mirror), "mirror-edited").await;
+}
+
+async fn a_mirror_has_several_streams(stage: &Stage) {
+    let script = Script {
+        tables: [(1, Table::new()), (2, Table::new())].into(),
+        streams: 3,
+        stream_failure: Some(Error::new(Code::SlotLost, "slot s is gone")),
+        ..Script::default()
+    };
+    let mirror = stage.start("spread", script).await;
+    let failed = mirror.state("FAILED").await;
+    assert_eq!(failed.error.unwrap().code(), Code::SlotLost, "one of them is lost for good");
+    mirror.resume().await;
+    mirror.until("all three streams run", |status| status.streaming == [0, 1, 2]).await;
+    mirror.state("RUNNING").await;
+    assert!(mirror.pause().await.unwrap().streaming.is_empty());
+    mirror.resume().await;
+    mirror.until("all three streams run", |status| status.streaming == [0, 1, 2]).await;
+    mirror.drop(false).await;
+    mirror.record(ids::mirror(&mirror.mirror), "mirror-spread").await;
+    mirror.record(ids::drop(&mirror.mirror), "drop-spread").await;
 }
 
 async fn others(stage: &Stage) {

@@ -23,6 +23,8 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 pub struct Script {
     /// Its tables, by id.
     pub tables: BTreeMap<i64, Table>,
+    /// Number of its streams; 0 stands for 1.
+    pub streams: u32,
     /// Whether it only copies.
     pub copy_only: bool,
     /// What its stream fails with, once.
@@ -124,6 +126,7 @@ impl Scripted {
                     })
                     .take(2)
                     .collect(),
+                streams: (0..script.streams.max(1)).collect(),
                 parallel_tables: 2,
                 parallel_partitions: 4,
                 resync_needed: false,
@@ -263,9 +266,14 @@ impl Scripted {
     }
 
     #[activity(definition = contract::BeginDrop)]
-    pub async fn begin_drop(_ctx: ActivityContext, _mirror: MirrorRef) -> Result<DropScope, ActivityError> {
+    pub async fn begin_drop(
+        self: Arc<Self>,
+        _ctx: ActivityContext,
+        mirror: MirrorRef,
+    ) -> Result<DropScope, ActivityError> {
+        let streams = self.with(&mirror.mirror, |script| (0..script.streams.max(1)).collect());
         let source_objects = vec!["replication slot s".to_owned(), "publication p".to_owned()];
-        Ok(DropScope { streams: vec![0], source_objects, ..DropScope::default() })
+        Ok(DropScope { streams, source_objects, ..DropScope::default() })
     }
 
     #[activity(definition = contract::DropSource)]

@@ -7,9 +7,15 @@ fn due(id: i64, bytes: u64) -> DueTable {
 }
 
 fn running(tables: &[DueTable]) -> Progress {
-    let overview =
-        Overview { due: tables.to_vec(), parallel_tables: 2, parallel_partitions: 4, ..Overview::default() };
-    Progress { phase: Phase::Running, stream: Child::Running, stale: false, overview, ..Progress::default() }
+    let overview = Overview {
+        streams: vec![0],
+        due: tables.to_vec(),
+        parallel_tables: 2,
+        parallel_partitions: 4,
+        ..Overview::default()
+    };
+    let streams = [(0, Child::Running)].into();
+    Progress { phase: Phase::Running, streams, stale: false, overview, ..Progress::default() }
 }
 
 #[test]
@@ -22,8 +28,8 @@ fn a_new_mirror_is_recorded_prepared_streamed_and_copied_in_this_order() {
     assert_eq!(mirror.next(), Step::Record);
     mirror.overview = running(&[due(1, 10)]).overview;
     mirror.stale = false;
-    assert_eq!(mirror.next(), Step::StartStream, "the stream runs before the first copy begins");
-    mirror.stream = Child::Running;
+    assert_eq!(mirror.next(), Step::StartStreams(vec![0]), "the stream runs before the first copy begins");
+    mirror.streams.insert(0, Child::Running);
     assert_eq!(mirror.next(), Step::StartCopies(vec![(due(1, 10), 4)]));
     mirror.copies_started(&due(1, 10), 4);
     assert_eq!(mirror.next(), Step::Wait);
@@ -58,7 +64,7 @@ fn a_pause_stops_every_child_once_and_resume_waits_until_the_old_stream_is_gone(
     mirror.apply(Event::Pause).unwrap();
     mirror.stale = false;
     assert_eq!(mirror.next(), Step::Stop);
-    mirror.stream = Child::Stopping;
+    mirror.streams.insert(0, Child::Stopping);
     mirror.copies.get_mut(&1).unwrap().stopping = true;
     assert_eq!(mirror.next(), Step::Wait);
     assert!(!mirror.is_quiet());
@@ -67,7 +73,7 @@ fn a_pause_stops_every_child_once_and_resume_waits_until_the_old_stream_is_gone(
     assert_eq!(mirror.next(), Step::Wait, "two streams would fight for one slot");
     mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Stopped });
     mirror.stale = false;
-    assert_eq!(mirror.next(), Step::StartStream);
+    assert_eq!(mirror.next(), Step::StartStreams(vec![0]));
 }
 
 #[test]
@@ -103,7 +109,7 @@ fn a_stream_that_was_stopped_by_somebody_else_is_started_again() {
     let mut mirror = running(&[]);
     mirror.stream_ended(StreamEnded { stream: 0, outcome: Outcome::Stopped });
     mirror.stale = false;
-    assert_eq!(mirror.next(), Step::StartStream);
+    assert_eq!(mirror.next(), Step::StartStreams(vec![0]));
 }
 
 #[test]
@@ -112,13 +118,17 @@ fn tables_join_and_leave_before_anything_else_is_copied_and_again_until_nothing_
     mirror.overview.edits = 1;
     assert_eq!(mirror.next(), Step::Edit);
     assert!(!mirror.is_settled());
-    mirror.stream = Child::Stopped;
-    assert_eq!(mirror.next(), Step::StartStream, "a table that joins is streamed before it is copied");
-    mirror.stream = Child::Running;
+    mirror.streams.clear();
+    assert_eq!(
+        mirror.next(),
+        Step::StartStreams(vec![0]),
+        "a table that joins is streamed before it is copied"
+    );
+    mirror.streams.insert(0, Child::Running);
     mirror.apply(Event::Pause).unwrap();
     mirror.stale = false;
     assert_eq!(mirror.next(), Step::Stop, "a pause does not wait for it");
-    mirror.stream = Child::Stopped;
+    mirror.streams.clear();
     assert_eq!(mirror.next(), Step::Edit);
     mirror.recorded(Phase::Paused, Overview::default());
     assert_eq!((mirror.next(), mirror.is_settled()), (Step::Wait, true));
@@ -179,9 +189,50 @@ fn tables_that_need_a_resync_get_it_while_the_mirror_runs() {
     let mut mirror = running(&[due(1, 1)]);
     mirror.overview.resync_needed = true;
     assert_eq!(mirror.next(), Step::Resync, "before copies that it would make void");
-    mirror.stream = Child::Stopped;
-    assert_eq!(mirror.next(), Step::StartStream);
+    mirror.streams.clear();
+    assert_eq!(mirror.next(), Step::StartStreams(vec![0]));
     mirror.apply(Event::Pause).unwrap();
     mirror.stale = false;
     assert_eq!(mirror.next(), Step::Wait, "a pause keeps it for later");
+}
+
+#[test]
+fn the_streams_of_a_mirror_run_and_end_each_by_itself() {
+    let mut mirror = running(&[]);
+    mirror.overview.streams = vec![0, 1, 2];
+    assert_eq!(mirror.next(), Step::StartStreams(vec![1, 2]));
+    mirror.streams.extend([(1, Child::Running), (2, Child::Running)]);
+    assert_eq!((mirror.next(), mirror.status().streaming), (Step::Wait, vec![0, 1, 2]));
+    mirror.stream_ended(StreamEnded { stream: 1, outcome: Outcome::Stopped });
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::StartStreams(vec![1]));
+    mirror.streams.insert(1, Child::Running);
+    mirror.apply(Event::Pause).unwrap();
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Stop);
+    mirror.streams.values_mut().for_each(|child| *child = Child::Stopping);
+    for stream in [2, 0] {
+        mirror.stream_ended(StreamEnded { stream, outcome: Outcome::Stopped });
+        assert!(!mirror.is_quiet(), "stream 1 still stops");
+    }
+    mirror.stream_ended(StreamEnded { stream: 1, outcome: Outcome::Stopped });
+    assert!(mirror.is_quiet());
+}
+
+#[test]
+fn streams_that_are_lost_one_after_the_other_are_prepared_together_while_the_rest_go_on() {
+    let mut mirror = running(&[]);
+    mirror.overview.streams = vec![0, 1, 2];
+    mirror.streams.extend([(1, Child::Running), (2, Child::Running)]);
+    for stream in [2, 0] {
+        let error = Error::new(Code::SlotLost, format!("slot {stream} is gone"));
+        mirror.stream_ended(StreamEnded { stream, outcome: Outcome::Failed(error) });
+        assert_eq!(mirror.phase, Phase::Setup);
+    }
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::Prepare);
+    assert_eq!(mirror.prepare_source("shop").running, [1]);
+    mirror.apply(Event::Prepared).unwrap();
+    mirror.stale = false;
+    assert_eq!(mirror.next(), Step::StartStreams(vec![0, 2]));
 }
