@@ -28,11 +28,13 @@ mod outages;
 mod owned;
 mod partitions;
 mod refusals;
+mod reshaped;
 mod rest;
 mod resync;
 mod schema;
 mod shared;
 mod snapshot;
+mod source;
 mod stream;
 mod streams;
 mod tables;
@@ -64,10 +66,13 @@ fn main() {
         refusals::tests(),
         modes::tests(),
         rest::tests(),
+        reshaped::tests(),
+        restored::tests(),
         resync::tests(),
         schema::tests(),
         shared::tests(),
         snapshot::tests(),
+        source::tests(),
         stream::tests(),
         streams::tests(),
         tables::tests(),

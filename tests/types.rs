@@ -6,7 +6,7 @@ use millrace_proto::v1::settings::OnUnrepresentable;
 use millrace_proto::v1::{self as api, mirror, table};
 
 use crate::support::bed::Bed;
-use crate::support::test;
+use crate::support::{http, stack, test};
 
 pub fn tests() -> Vec<Trial> {
     vec![
@@ -353,6 +353,25 @@ async fn infinities_become_null_where_asked(bed: Bed) {
     ];
     let sql = "select toString((d, ts, tz, n, f)) as line from t final order by id";
     bed.wait_lines(sql, &[rows, rows].concat()).await;
+
+    // They are counted, those of the copy and those of the stream, and one event tells of them.
+    let counted = |column: &str, values: i64| (column.to_owned(), values);
+    let expected = [counted("d", 4), counted("ts", 4), counted("tz", 4), counted("n", 2)].into();
+    bed.wait_for("values are counted", |mirror| mirror.tables[0].nulled == expected).await;
+    let request = api::ListMirrorEventsRequest { name: bed.name.clone(), ..Default::default() };
+    let events = bed.mirrors().list_mirror_events(request).await.expect("events").into_inner().events;
+    let told: Vec<_> = events.iter().filter(|event| event.code == "VALUE_UNREPRESENTABLE").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].message.contains("became NULL") && told[0].message.contains("tz (2)"), "{told:?}");
+    let of_mirror = format!("millrace_nulled_values_total{{mirror=\"{}\"}}", bed.name);
+    let mut counted = 0;
+    for url in &stack::endpoints().metrics {
+        let address = url.trim_start_matches("http://").trim_end_matches("/metrics").trim_end_matches('/');
+        let metrics = http::get(address, "/metrics").await.expect("metrics");
+        let value = |line: &str| line.strip_prefix(&of_mirror)?.trim().parse::<i64>().ok();
+        counted += metrics.lines().filter_map(value).sum::<i64>();
+    }
+    assert_eq!(counted, 14);
 }
 
 /// Every character that PostgreSQL has: all planes of Unicode, controls included, NUL excluded.

@@ -10,6 +10,7 @@
 //! 4. The rows are read, in the transaction of that snapshot. Whatever interrupts this, another copier
 //!    begins anew at 1.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_catalog::append::Append;
@@ -17,8 +18,9 @@ use millrace_catalog::partitions::Partition;
 use millrace_replication::copy::{CopyOutcome, CopyProgress, whole};
 use millrace_replication::postgres::describe::TableKind;
 use millrace_replication::postgres::{Session, epoch};
+use millrace_replication::table::TablePlan;
 use millrace_replication::version::Version;
-use millrace_terms::Result;
+use millrace_terms::{Code, Result};
 
 use crate::copy_partitions::{Held, Job, copy_job, range};
 use crate::{finish_copy, plan_partitions, stream};
@@ -31,16 +33,9 @@ const FENCED: Duration = stream::LEASE;
 /// # Errors
 /// LEASE_LOST if another copies it, and those of the data plane. What was inserted is deleted by the next
 /// copy.
-pub(crate) async fn copy(job: &Job<'_>, partition: &Partition, session: &Session) -> Result<CopyOutcome> {
-    let (held, progress) = (Held::new(), CopyProgress::default());
-    tokio::select! {
-        outcome = begin_and_copy(job, partition, session, &held, &progress) => outcome,
-        error = held.renew(job.environment, partition, &progress) => Err(error),
-    }
-}
-
-async fn begin_and_copy(
+pub(crate) async fn copy(
     job: &Job<'_>,
+    plan: &TablePlan,
     partition: &Partition,
     session: &Session,
     held: &Held,
@@ -51,7 +46,9 @@ async fn begin_and_copy(
     if begun.is_repeat {
         tokio::time::sleep(FENCED).await;
     }
-    let shape = plan_partitions::shape(session, &job.plan).await?;
+    let shape = plan_partitions::shape(session, plan).await?;
+    // By the name that it has now.
+    let plan = Arc::new(TablePlan { source: shape.name, ..plan.clone() });
     let partitioned = shape.kind == TableKind::Partitioned;
     let epoch = epoch::take(session, &job.cancel, |_| ()).await?.0;
     let table = catalog.get_table(table_id).await?;
@@ -62,12 +59,15 @@ async fn begin_and_copy(
     let destination = &job.destination;
     finish_copy::end_older_queries(destination, job.copy, &stream).await?;
     catalog.raise_swept_floor(table_id, job.copy.copy_no, version.0).await?;
-    destination.clickhouse.purge(&job.plan, version.0, &destination.cluster).await?;
-    let seen = whole::begin(session, &job.plan, partitioned).await?;
+    destination.clickhouse.purge(&plan, version.0, &destination.cluster).await?;
+    let seen = match whole::begin(session, &plan, partitioned).await {
+        Err(error) if error.code() == Code::TableSchemaChanged => return Ok(CopyOutcome::Reshaped(error)),
+        seen => seen?,
+    };
     let append =
         Append { table_id, run: begun.run, snapshot: seen.snapshot, seen_below: seen.seen_below, cut: None };
     catalog.go_back(&append, epoch).await?;
     let range = range(partition);
-    whole::run(copy_job(job, partition, &range, session, version, progress), partitioned, || held.holds())
-        .await
+    let copying = copy_job(job, &plan, partition, &range, session, version, progress);
+    whole::run(copying, partitioned, || held.holds()).await
 }

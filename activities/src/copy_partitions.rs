@@ -1,4 +1,11 @@
 //! One copier: it takes partitions from the catalog's queue, one by one, until none is left.
+//!
+//! Each partition is copied by the plan as it is stored then: the stream may have followed a change of
+//! the table since the last one. It stores the new plan first, with what is to be done in ClickHouse, and
+//! alters ClickHouse's table second. So a copier waits until nothing is left to be done, and compares the
+//! stored plan again when its rows are acknowledged: where a column that it wrote to is another by then,
+//! the partition is copied once more. Its rows replace those of the first time, being of the same version
+//! and inserted later.
 
 #![expect(
     dead_code,
@@ -28,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::environment::{Destination, Environment};
 use crate::metrics::Labels;
+use crate::reshaped::Reshaped;
 use crate::{alive, append, plan_partitions};
 
 /// How long a partition is leased: what a killed copier costs the partition it held. Renewed four
@@ -53,8 +61,11 @@ impl Step {
         let info = ctx.info();
         let run = info.workflow_run_id.as_deref().unwrap_or_default();
         let owner = format!("{}/{run}/{}/{}", self.0.worker, info.activity_id, info.attempt);
-        let report =
-            alive::draining(&ctx, |cancel| Box::pin(copy_all(&self.0, &copier.copy, owner, cancel))).await;
+        let reshaped = Reshaped::of(&ctx, &self.0, &copier.copy);
+        let report = alive::draining(&ctx, |cancel| {
+            Box::pin(copy_all(&self.0, &copier.copy, &reshaped, owner, cancel))
+        })
+        .await;
         if ctx.is_cancelled() {
             return Err(ActivityError::cancelled());
         }
@@ -70,7 +81,6 @@ pub(crate) struct Job<'a> {
     owner: String,
     mirror: Mirror,
     pub(crate) destination: Destination,
-    pub(crate) plan: Arc<TablePlan>,
     version: Version,
     pub(crate) cancel: CancellationToken,
 }
@@ -78,6 +88,7 @@ pub(crate) struct Job<'a> {
 async fn copy_all(
     environment: &Environment,
     copy: &TableCopy,
+    reshaped: &Reshaped<'_>,
     owner: String,
     cancel: CancellationToken,
 ) -> Result<CopierReport> {
@@ -87,9 +98,8 @@ async fn copy_all(
     let epoch = state.epoch.ok_or_else(|| Error::new(Code::Internal, "the copy has no epoch"))?;
     let stream = catalog.get_table(copy.table_id).await?.stream;
     let destination = environment.destination(&mirror).await?;
-    let plan = Arc::new(environment.plan(copy.table_id).await?);
     let version = Version::epoch(state.base, epoch);
-    let job = Job { environment, copy, stream, owner, mirror, destination, plan, version, cancel };
+    let job = Job { environment, copy, stream, owner, mirror, destination, version, cancel };
 
     let mut report = CopierReport { partitions: 0, rows: 0 };
     let mut session = None;
@@ -102,7 +112,7 @@ async fn copy_all(
                 () = tokio::time::sleep(WAIT) => {}
             },
             Claim::Partition(partition) => {
-                if let Some(rows) = copy_one(&job, &partition, &mut session).await? {
+                if let Some(rows) = copy_one(&job, &partition, reshaped, &mut session).await? {
                     report.partitions += 1;
                     report.rows += rows;
                 }
@@ -116,6 +126,7 @@ async fn copy_all(
 async fn copy_one(
     job: &Job<'_>,
     partition: &Partition,
+    reshaped: &Reshaped<'_>,
     session: &mut Option<Session>,
 ) -> Result<Option<u64>> {
     let catalog = &job.environment.catalog;
@@ -123,12 +134,8 @@ async fn copy_one(
         Some(open) => open,
         None => job.environment.dial_log(&job.mirror, job.stream).await?,
     };
-    let copied = match job.plan.append_only {
-        true => append::copy(job, partition, &open).await,
-        false => under_lease(job, partition, &open).await,
-    };
-    match copied {
-        Ok(CopyOutcome::Done { rows, bytes, read_end }) => {
+    match under_lease(job, partition, &open).await {
+        Ok(CopyOutcome::Done { rows, bytes, read_end, nulled }) => {
             *session = Some(open);
             fault::here(Point::PartitionCopied);
             match catalog.finish_partition(partition, rows, bytes, read_end).await {
@@ -139,16 +146,25 @@ async fn copy_one(
                         .copied_rows
                         .get_or_create(&Labels::of(&job.copy.mirror))
                         .inc_by(rows);
+                    if !nulled.is_empty() {
+                        job.environment.count_nulled(&job.copy.mirror, job.copy.table_id, &nulled).await?;
+                    }
                     Ok(Some(rows))
                 }
                 Err(error) => taken_away(error),
             }
         }
         Ok(CopyOutcome::Rewritten) => {
-            replan(job, partition, &open).await?;
+            match replan(job, partition, &open).await {
+                Err(error) if error.code() == Code::TableSchemaChanged => {
+                    return Err(follow(job, reshaped, error).await);
+                }
+                planned => planned?,
+            }
             *session = Some(open);
             Ok(None)
         }
+        Ok(CopyOutcome::Reshaped(why)) => Err(follow(job, reshaped, why).await),
         // The session may stand in the middle of a COPY: it is closed with its transaction.
         Err(error) if error.code() == Code::LeaseLost => Ok(None),
         Err(error) => {
@@ -203,18 +219,79 @@ impl Held {
 
 /// Copies while renewing the lease; what is sent after it ran out is refused by the gate.
 async fn under_lease(job: &Job<'_>, partition: &Partition, session: &Session) -> Result<CopyOutcome> {
-    let (held, progress, range) = (Held::new(), CopyProgress::default(), range(partition));
-    let copying =
-        copy::run(copy_job(job, partition, &range, session, job.version, &progress), || held.holds());
+    let (held, progress) = (Held::new(), CopyProgress::default());
+    let copying = async {
+        let plan = settled(job).await?;
+        match plan.append_only {
+            true => append::copy(job, &plan, partition, session, &held, &progress).await,
+            false => copy_range(job, plan, partition, session, &held, &progress).await,
+        }
+    };
     tokio::select! {
         outcome = copying => outcome,
         error = held.renew(job.environment, partition, &progress) => Err(error),
     }
 }
 
+async fn copy_range(
+    job: &Job<'_>,
+    mut plan: Arc<TablePlan>,
+    partition: &Partition,
+    session: &Session,
+    held: &Held,
+    progress: &CopyProgress,
+) -> Result<CopyOutcome> {
+    let range = range(partition);
+    loop {
+        let copied =
+            copy::run(copy_job(job, &plan, partition, &range, session, job.version, progress), || {
+                held.holds()
+            })
+            .await;
+        let now = settled(job).await?;
+        let is_other = !plan.goes_into(&now);
+        match copied {
+            Ok(CopyOutcome::Done { .. }) if is_other => plan = now,
+            // Whatever the destination said: it was asked by a plan that it does not fit any more.
+            Err(error) if is_other && !error.is_retryable() => {
+                let text = format!("{} was altered during its copy: {}", plan.source, error.message());
+                return Err(Error::new(Code::SourceBlocked, text));
+            }
+            copied => return copied,
+        }
+    }
+}
+
+/// The plan of the table, when ClickHouse's table fits it.
+async fn settled(job: &Job<'_>) -> Result<Arc<TablePlan>> {
+    loop {
+        let plan = job.environment.plan(job.copy.table_id).await?;
+        if plan.seen.pending.is_empty() {
+            return Ok(Arc::new(plan));
+        }
+        tokio::select! {
+            () = job.cancel.cancelled() => return Err(told_to_stop()),
+            () = tokio::time::sleep(WAIT) => {}
+        }
+    }
+}
+
+fn told_to_stop() -> Error {
+    Error::new(Code::Cancelled, "told to stop")
+}
+
+/// Has the copy begin anew with another plan.
+async fn follow(job: &Job<'_>, reshaped: &Reshaped<'_>, why: Error) -> Error {
+    tokio::select! {
+        over = reshaped.follow(&job.mirror, why) => over,
+        () = job.cancel.cancelled() => told_to_stop(),
+    }
+}
+
 /// What the data plane needs for a range.
 pub(crate) fn copy_job<'a>(
     job: &'a Job<'_>,
+    plan: &'a Arc<TablePlan>,
     partition: &Partition,
     range: &'a Range,
     session: &'a Session,
@@ -224,13 +301,13 @@ pub(crate) fn copy_job<'a>(
     CopyJob {
         session,
         sink: &job.destination.clickhouse,
-        plan: &job.plan,
+        plan,
         partition: range,
         version,
         id: InsertId {
             mirror: job.copy.mirror.clone(),
             attempt: attempt(job.copy.table_id, job.copy.copy_no),
-            table: job.plan.destination.clone(),
+            table: plan.destination.clone(),
             position: partition.no.to_string(),
         },
         limits: CopyLimits::default(),
@@ -258,7 +335,8 @@ pub(crate) fn range(partition: &Partition) -> Range {
 
 /// The leaf was rewritten, and its rows moved without a change in the log: all of it is read again.
 async fn replan(job: &Job<'_>, partition: &Partition, session: &Session) -> Result<()> {
-    let shape = plan_partitions::shape(session, &job.plan).await?;
+    let plan = job.environment.plan(job.copy.table_id).await?;
+    let shape = plan_partitions::shape(session, &plan).await?;
     let leaves: Vec<_> =
         shape.leaves.into_iter().filter(|leaf| leaf.oid == partition.range.leaf_oid).collect();
     let leaf = &partition.range.leaf;

@@ -6,6 +6,7 @@ use millrace_catalog::Catalog;
 use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::spec::PeerConfig;
+use millrace_replication::block::Nulled;
 use millrace_replication::clickhouse::Clickhouse;
 use millrace_replication::postgres::{self, Session, SourceConfig, System};
 use millrace_replication::stream::{MemoryBudget, WORKER_BYTES};
@@ -14,7 +15,7 @@ use millrace_terms::{Code, Error, Result};
 use prometheus_client::registry::Registry;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Labels, Metrics};
 use crate::{failure, peers};
 
 /// What the activities of one process share.
@@ -125,6 +126,13 @@ impl Environment {
         if let Err(error) = self.catalog.add_event(&event).await {
             tracing::debug!(error = %error, "an event could not be written");
         }
+    }
+
+    /// Counts values that became NULL.
+    pub(crate) async fn count_nulled(&self, mirror: &str, table_id: i64, nulled: &Nulled) -> Result<()> {
+        self.catalog.add_nulled(table_id, nulled).await?;
+        self.metrics.nulled_values.get_or_create(&Labels::of(mirror)).inc_by(nulled.values().sum());
+        Ok(())
     }
 
     /// The frozen plan of a table.

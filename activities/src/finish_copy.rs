@@ -25,7 +25,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::environment::{Destination, Environment};
 use crate::stream::{LEASE, attempt as stream_attempt};
-use crate::{alive, copy_partitions, failure};
+use crate::{alive, apart, copy_partitions, failure};
 
 /// Time between two looks at the stream's position. The stream writes it twice a second.
 const POLL: Duration = Duration::from_millis(250);
@@ -116,7 +116,8 @@ async fn sweep(environment: &Environment, copy: &TableCopy, stream: &Stream, swe
     let below = swept.max(floor);
     catalog.raise_swept_floor(copy.table_id, copy.copy_no, below).await?;
     fault::here(Point::SweepFloorStored);
-    destination.clickhouse.purge(&plan, below, &destination.cluster).await
+    apart::purge(environment, copy.table_id, destination.clickhouse.purge(&plan, below, &destination.cluster))
+        .await
 }
 
 /// Ends what copies of the table up to this one, and older attempts of its stream, still insert.

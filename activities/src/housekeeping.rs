@@ -24,7 +24,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::environment::Environment;
 use crate::stream::LEASE;
-use crate::{alive, failure};
+use crate::{alive, apart, failure};
 
 /// Sources that are looked at together: one that does not answer must not hold up the others.
 const SOURCES_AT_ONCE: usize = 16;
@@ -112,7 +112,8 @@ async fn purge_table(environment: &Environment, purge: &Purge) -> Result<()> {
     let mirror = environment.catalog.get_mirror(&purge.mirror).await?;
     let plan = environment.plan(purge.table_id).await?;
     let destination = environment.destination(&mirror).await?;
-    destination.clickhouse.purge_later(&plan, purge.below, &destination.cluster).await?;
+    let delete = destination.clickhouse.purge_later(&plan, purge.below, &destination.cluster);
+    apart::purge(environment, purge.table_id, delete).await?;
     environment.catalog.finish_purge(purge).await
 }
 

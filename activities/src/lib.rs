@@ -15,7 +15,9 @@
 //!
 //! Around them:
 //! - `environment`: what they share. `peers`: configurations as the data plane takes them.
+//! - `reshaped`: a copy whose table is another than was planned.
 //! - `leaves`: which relations hold the rows of a table, compared with what was known.
+//! - `apart`: physical deletes and alterations of a destination table, apart from each other.
 //! - `alive`: heartbeats, cancellation. `failure`: errors as Temporal's failures.
 //! - `metrics`: what this process did.
 //!
@@ -24,6 +26,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod alive;
+mod apart;
 mod append;
 mod check;
 mod copy_partitions;
@@ -41,6 +44,7 @@ mod prepare_destination;
 mod prepare_source;
 mod record;
 mod recovery;
+mod reshaped;
 mod resync;
 mod stream;
 mod take_epoch;

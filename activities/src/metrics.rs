@@ -49,6 +49,8 @@ pub(crate) struct Metrics {
     pub(crate) streamed_rows: Family<StreamLabels, Counter>,
     /// Bytes sent by streams.
     pub(crate) streamed_bytes: Family<StreamLabels, Counter>,
+    /// Values that became NULL because ClickHouse cannot hold them.
+    pub(crate) nulled_values: Family<Labels, Counter>,
     /// INSERTs of streams.
     pub(crate) flushes: Family<StreamLabels, Counter>,
     /// Bytes of log between a stream's position and the end of the source's log.
@@ -64,6 +66,11 @@ impl Metrics {
             registry.register("copied_rows", "Rows copied", metrics.copied_rows.clone());
             registry.register("streamed_rows", "Rows changed by streams", metrics.streamed_rows.clone());
             registry.register("streamed_bytes", "Bytes sent by streams", metrics.streamed_bytes.clone());
+            registry.register(
+                "nulled_values",
+                "Values that became NULL because ClickHouse cannot hold them",
+                metrics.nulled_values.clone(),
+            );
             registry.register("flushes", "INSERTs of streams", metrics.flushes.clone());
             registry.register(
                 "lag_bytes",

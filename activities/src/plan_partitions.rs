@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::partitions::NewPartition;
+use millrace_replication::copy::covers;
 use millrace_replication::postgres::Session;
 use millrace_replication::postgres::describe::{self, Leaf, TableShape};
 use millrace_replication::postgres::partition::{self, Partition};
@@ -22,6 +23,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::alive;
 use crate::environment::Environment;
+use crate::reshaped::Reshaped;
 
 /// Bytes of a block of the source; a server built with another size only shows another estimate.
 const BLOCK_BYTES: u64 = 8192;
@@ -36,12 +38,13 @@ impl Step {
         ctx: ActivityContext,
         copy: TableCopy,
     ) -> Result<CopyPlan, ActivityError> {
-        let done = alive::interruptible(&ctx, Box::pin(plan(&self.0, &copy))).await;
+        let reshaped = Reshaped::of(&ctx, &self.0, &copy);
+        let done = alive::interruptible(&ctx, Box::pin(plan(&self.0, &copy, &reshaped))).await;
         self.0.outcome(&ctx, &copy.mirror, Some(&copy.table), done).await
     }
 }
 
-async fn plan(environment: &Environment, copy: &TableCopy) -> Result<CopyPlan> {
+async fn plan(environment: &Environment, copy: &TableCopy, reshaped: &Reshaped<'_>) -> Result<CopyPlan> {
     let catalog = &environment.catalog;
     let state = catalog.copy_state(copy.table_id, copy.copy_no).await?;
     let partitions = if state.planned {
@@ -49,8 +52,17 @@ async fn plan(environment: &Environment, copy: &TableCopy) -> Result<CopyPlan> {
     } else {
         let mirror = catalog.get_mirror(&copy.mirror).await?;
         let session = environment.dial_log(&mirror, catalog.get_table(copy.table_id).await?.stream).await?;
-        let table = environment.plan(copy.table_id).await?;
-        let mut shape = shape(&session, &table).await?;
+        let table = Arc::new(environment.plan(copy.table_id).await?);
+        // Behind the epoch: what the plan does not cover now, the stream may never tell.
+        let mut shape = match shape(&session, &table).await {
+            Err(error) if error.code() == Code::TableSchemaChanged => {
+                return Err(reshaped.plan_anew(error).await);
+            }
+            shape => shape?,
+        };
+        if let Err(error) = covers(&table, &shape) {
+            return Err(reshaped.plan_anew(error).await);
+        }
         if let Some(error) = shape.foreign_leaf() {
             return Err(error);
         }
@@ -71,12 +83,14 @@ async fn plan(environment: &Environment, copy: &TableCopy) -> Result<CopyPlan> {
     Ok(CopyPlan { partitions: count, bytes: planned.bytes })
 }
 
-/// The table as it is on the source now.
+/// The table as it is on the source now, whatever it is called.
 ///
 /// # Errors
 /// SOURCE_TABLE_MISSING; TABLE_SCHEMA_CHANGED if another table bears its name.
 pub(crate) async fn shape(session: &Session, table: &TablePlan) -> Result<TableShape> {
-    let mut shapes = describe::describe(session, std::slice::from_ref(&table.source)).await?;
+    let name = describe::name_of(session, table.oid).await?;
+    let name = name.as_ref().unwrap_or(&table.source);
+    let mut shapes = describe::describe(session, std::slice::from_ref(name)).await?;
     match shapes.pop() {
         Some(shape) if shape.oid == table.oid => Ok(shape),
         _ => {

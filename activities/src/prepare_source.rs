@@ -12,8 +12,9 @@ use futures::future::try_join_all;
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::state::Desired;
 use millrace_catalog::streams::{SlotFacts, Stream};
+use millrace_catalog::tables::Table;
 use millrace_replication::postgres::publication::{self, Told};
-use millrace_replication::postgres::{self, SourceConfig, slot};
+use millrace_replication::postgres::{self, SourceConfig, describe, slot};
 use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::contract;
@@ -126,13 +127,17 @@ pub(crate) async fn publish(
     stream: &Stream,
 ) -> Result<()> {
     let session = postgres::dial(source, application).await?;
-    let tables = mirror.tables.iter().filter(|table| table.stream == stream.n).map(|table| &table.source);
+    let tables = mirror.tables.iter().filter(|table| table.stream == stream.n);
     if mirror.spec.settings.publication.is_empty() {
-        let tables: Vec<TableName> = tables.cloned().collect();
+        // By the names that they have now: one may have been renamed since it was planned.
+        let oids: Vec<u32> = tables.clone().map(|table| table.oid).collect();
+        let mut names = describe::names_of(&session, &oids).await?;
+        let name = |table: &Table| names.remove(&table.oid).unwrap_or_else(|| table.source.clone());
+        let tables: Vec<TableName> = tables.map(name).collect();
         // The mark in the publication's comment is what our sessions are called.
         publication::ensure(&session, &stream.publication, application, &tables).await.map(drop)
     } else {
-        let tables: Vec<Told> = tables.map(|table| check::told(&mirror.spec, table)).collect();
+        let tables: Vec<Told> = tables.map(|table| check::told(&mirror.spec, &table.source)).collect();
         publication::verify(&session, &stream.publication, &tables).await
     }
 }

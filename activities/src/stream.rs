@@ -44,7 +44,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::environment::{Destination, Environment, is_told, read_plan};
 use crate::recovery::{STREAM, judge, look, refusal};
-use crate::{alive, check, failure, leaves};
+use crate::{alive, apart, check, failure, leaves};
 use ledger::{Held, Ledger, Told};
 
 /// How long the lease holds without a renewal: how long the catalog may be away before the stream
@@ -95,10 +95,10 @@ impl Step {
 }
 
 /// The mirror's workflow. By the type of its run: the workflow's own is no `Send`.
-type MirrorHandle = WorkflowHandle<Client, <MirrorWorkflow as HasWorkflowDefinition>::Run>;
+pub(crate) type MirrorHandle = WorkflowHandle<Client, <MirrorWorkflow as HasWorkflowDefinition>::Run>;
 
 /// Has the mirror look into the catalog whenever the state of a table changed.
-async fn tell(mirror: &MirrorHandle, changed: &Notify) -> Infallible {
+pub(crate) async fn tell(mirror: &MirrorHandle, changed: &Notify) -> Infallible {
     loop {
         changed.notified().await;
         let options = WorkflowSignalOptions::default();
@@ -196,7 +196,8 @@ async fn attempt_to_stream(
     let changed = Notify::new();
     let held = Held { lease, until };
     let leaves = Arc::new(Notify::new());
-    let told = Told { confirm, announce, cut, followed: plans, leaves: leaves.clone() };
+    let (stored_plans, plans_stored) = mpsc::unbounded_channel();
+    let told = Told { confirm, announce, cut, followed: stored_plans, leaves: leaves.clone() };
     let policy = mirror.spec.settings.on_partition_removed;
     let mut ledger = Ledger::new(environment, stream, held, start, told, policy, &changed);
     // The log's next GiB at once, so that the first rows need not wait.
@@ -215,6 +216,7 @@ async fn attempt_to_stream(
         both = async { tokio::join!(work, run) } => both,
         error = lease::renew(environment, stream, lease, hold) => return Err(error),
         never = tell(&workflow, &changed) => match never {},
+        never = apart::count_stored(environment, plans_stored, plans) => match never {},
         never = compare_leaves(environment, stream, &leaves, &changed) => match never {},
     };
     let ended = ended.map_err(|panic| Error::new(Code::Internal, format!("the stream panicked: {panic}")))?;
@@ -332,6 +334,10 @@ async fn tables(
             continue;
         }
         let plan = Arc::new(read_plan(id, plan)?);
+        if !plan.seen.pending.is_empty() {
+            // The stream goes on altering it at once.
+            apart::wait_to_alter(environment, id).await?;
+        }
         let append = match appends.iter().find(|append| append.table_id == id) {
             Some(append) if plan.append_only => Some(append_state(append)?),
             // Until its copy has begun, nothing is known of what that will hold.

@@ -18,6 +18,8 @@ pub struct Followed {
     pub source: TableName,
     /// The plan from now on: JSON that the data plane understands.
     pub plan: Value,
+    /// Whether the destination table is altered by it: until the next plan, no physical delete is begun.
+    pub altering: bool,
     /// What happened, of that table: stable codes and words.
     pub changes: Vec<(&'static str, String)>,
 }
@@ -32,10 +34,12 @@ impl Catalog {
         let mut client = self.client().await?;
         let transaction = client.transaction().await.map_err(errors::database)?;
         let sql = "
-            update mirror_tables t set plan = $3 from streams s
+            update mirror_tables t set plan = $3, altering = $4 from streams s
             where t.id = $1 and s.mirror = t.mirror and s.n = t.stream and s.lease = $2
             returning t.mirror, t.source_schema, t.source_name";
-        let Some(row) = sql::row(&transaction, sql, &[&table_id, &lease, &followed.plan]).await? else {
+        let Some(row) =
+            sql::row(&transaction, sql, &[&table_id, &lease, &followed.plan, &followed.altering]).await?
+        else {
             return Err(errors::lease_lost(format_args!("the stream of table {table_id}")));
         };
         let columns = Columns(&row);

@@ -44,6 +44,7 @@ pub mod leaves;
 pub mod migration;
 pub mod mirrors;
 pub mod names;
+mod nulled;
 pub mod page;
 pub mod partitions;
 pub mod peers;

@@ -27,6 +27,29 @@ pub struct Purge {
 }
 
 impl Catalog {
+    /// Announces a physical delete, for so long; to be repeated while it lasts. False if the destination table
+    /// is being altered: then it must wait. Each excludes the other, because ClickHouse was seen to lose the
+    /// values of a column that is renamed while rows are deleted.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub async fn announce_purge(&self, table_id: i64, ttl: Duration) -> Result<bool> {
+        let sql = "
+            update mirror_tables set purging_until = clock_timestamp() + make_interval(secs => $2)
+            where id = $1 and not altering";
+        Ok(sql::execute(&self.client().await?, sql, &[&table_id, &ttl.as_secs_f64()]).await? > 0)
+    }
+
+    /// Whether the destination table may be altered: no physical delete is announced. To be asked when it is
+    /// stored that the table is being altered.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub async fn may_alter(&self, table_id: i64) -> Result<bool> {
+        let sql = "select from mirror_tables where id = $1 and purging_until > clock_timestamp()";
+        Ok(sql::row(&self.client().await?, sql, &[&table_id]).await?.is_none())
+    }
+
     /// Notes, for the holder of the stream's lease, that rows of a table below a version were physically
     /// deleted. The floor never falls.
     ///

@@ -1,5 +1,7 @@
 //! Tables of mirrors: their states, errors and figures. Their copies are in [`crate::copies`].
 
+use std::collections::BTreeMap;
+
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
 use millrace_terms::{Code, Error, Lsn, Result, TableName};
@@ -71,6 +73,8 @@ pub struct Table {
     pub copy: CopyProgress,
     /// What is left to do for it since it was added or removed.
     pub edit: Option<TableEdit>,
+    /// Values that became NULL because ClickHouse cannot hold them, by the names of columns on the source.
+    pub nulled: BTreeMap<String, u64>,
 }
 
 /// A table planned anew, for a resync.
@@ -287,7 +291,7 @@ impl Catalog {
 pub(crate) async fn store_plan(client: &impl GenericClient, table_id: i64, new: &NewPlan) -> Result<()> {
     sql::execute(
         client,
-        "update mirror_tables set oid = $2, plan = $3, floor = greatest(floor, $4), rows_estimated = $5,
+        "update mirror_tables set oid = $2, plan = $3, altering = false, floor = greatest(floor, $4), rows_estimated = $5,
             bytes_total = $6
          where id = $1",
         &[
@@ -360,7 +364,7 @@ const SELECT: &str = "
     select t.id, t.mirror, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.made, t.state, t.state_since,
         t.error, t.copy_no, t.copying, t.epoch, t.read_end, t.copy_started_at, t.copy_finished_at, t.floor,
         t.rows_copied, t.bytes_copied, t.partitions_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.bytes_streamed,
-        t.blocked_by, t.edit, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done
+        t.blocked_by, t.edit, t.nulled, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done
     from mirror_tables t left join lateral (
         select count(*) as partitions, count(*) filter (where state = 'DONE') as done,
             count(*) filter (where state = 'LEASED' and lease_until >= now()) as leased,
@@ -408,6 +412,7 @@ fn read(row: &Row) -> Result<Table> {
         blocked_by: columns.get("blocked_by")?,
         copy,
         edit: columns.word_opt("edit")?,
+        nulled: columns.json("nulled")?,
     })
 }
 

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_terms::{Code, Error, Result};
@@ -22,6 +23,10 @@ const OWN_BYTES: usize = 16 + 1;
 
 /// Bytes of a row's audit columns as they are counted, beside the source's names.
 const AUDIT_BYTES: usize = 9 + 8;
+
+/// How many values of each column became NULL because ClickHouse cannot hold them, by the column's name on
+/// the source. Columns of which none did are not in it.
+pub type Nulled = BTreeMap<String, u64>;
 
 /// What made a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,16 +107,13 @@ impl Block {
         self.columns.iter().map(Column::nulled).sum()
     }
 
-    /// Logs that values became NULL, once a block. For whoever sends it.
-    pub(crate) fn warn_nulled(&self) {
-        let values = self.nulled();
-        if values > 0 {
-            tracing::warn!(
-                table = %self.plan.source,
-                values,
-                "values of table {} that ClickHouse cannot hold became NULL",
-                self.plan.source
-            );
+    /// Adds to the figures of the columns what [`Block::nulled`] counts.
+    pub fn count_nulled(&self, nulled: &mut Nulled) {
+        for (plan, column) in self.plan.columns.iter().zip(&self.columns) {
+            let values = column.nulled() as u64;
+            if values > 0 {
+                *nulled.entry(plan.name.clone()).or_default() += values;
+            }
         }
     }
 

@@ -12,9 +12,14 @@
 //! moves rows with no change at all. Therefore each read first locks the leaf against rewrites, and
 //! then compares its file with the one that the partition was planned for. It does so in READ
 //! COMMITTED: a REPEATABLE READ transaction that waited for the rewrite would see an empty table.
+//!
+//! Under the same lock it looks up what the table's columns are called now; see `shape` for what a copy
+//! reads of a table whose columns change meanwhile.
 
+mod lock;
 mod progress;
 mod reader;
+mod shape;
 mod sql;
 pub mod whole;
 
@@ -25,12 +30,12 @@ use bytes::Bytes;
 use futures::{StreamExt, pin_mut};
 use millrace_terms::{Code, Error, Lsn, Result};
 use tokio::sync::mpsc;
-use tokio_postgres::SimpleQueryMessage;
 use tokio_util::sync::CancellationToken;
 
 pub use self::progress::CopyProgress;
 pub use self::reader::{Reader, Row};
-use crate::block::{Block, Operation, Stamp};
+pub use self::shape::covers;
+use crate::block::{Block, Nulled, Operation, Stamp};
 use crate::clickhouse::{Clickhouse, Insert, InsertId};
 use crate::postgres::partition::Partition;
 use crate::postgres::{Session, from_sql};
@@ -86,7 +91,7 @@ pub struct CopyJob<'a> {
 }
 
 /// How the copy of a partition ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopyOutcome {
     /// All its rows are in the destination.
     Done {
@@ -96,10 +101,15 @@ pub enum CopyOutcome {
         bytes: u64,
         /// A position of the log not below any change that the read has seen.
         read_end: Lsn,
+        /// Values that became NULL.
+        nulled: Nulled,
     },
     /// The leaf was rewritten since the partition was planned: nothing was copied, the leaf is to be
-    /// planned and read again, for the same epoch.
+    /// planned and read again, for the same epoch. Or it is there no more.
     Rewritten,
+    /// The columns of the table are others than the plan can hold, and why: nothing was copied, the table
+    /// is to be planned and copied anew.
+    Reshaped(Error),
 }
 
 /// Copies one partition. `gate` says whether the caller still holds its lease: it is asked before the
@@ -120,57 +130,58 @@ pub async fn run(job: CopyJob<'_>, gate: impl Fn() -> bool) -> Result<CopyOutcom
 }
 
 async fn copy(job: &CopyJob<'_>, gate: impl Fn() -> bool) -> Result<CopyOutcome> {
-    if !lock(job).await? {
-        job.session.batch_execute("rollback").await.map_err(|e| from_sql("ending the transaction", &e))?;
+    let Some(locked) = lock::lock(job.session, job.partition, job.plan.oid).await? else {
         return Ok(CopyOutcome::Rewritten);
-    }
-    let (rows, bytes) = transfer(job, &sql::copy(job.plan, job.partition), gate).await?;
-    let read_end = end(job.session).await?;
-    Ok(CopyOutcome::Done { rows, bytes, read_end })
+    };
+    let carried = match shape::carried(job.plan, &locked.columns) {
+        Ok(carried) => carried,
+        Err(why) => return reshaped(job.session, why).await,
+    };
+    let sql = sql::copy(&carried, &locked.leaf, job.partition);
+    let Transferred { rows, bytes, nulled } = transfer(job, &carried.plan, &sql, gate).await?;
+    let read_end = lock::end(job.session).await?;
+    Ok(CopyOutcome::Done { rows, bytes, read_end, nulled })
 }
 
-/// Reads what a COPY gives, and inserts it. Returns rows and bytes.
-async fn transfer(job: &CopyJob<'_>, sql: &str, gate: impl Fn() -> bool) -> Result<(u64, u64)> {
+async fn reshaped(session: &Session, why: Error) -> Result<CopyOutcome> {
+    session.batch_execute("rollback").await.map_err(|e| from_sql("ending the transaction", &e))?;
+    Ok(CopyOutcome::Reshaped(why))
+}
+
+/// What went through.
+#[derive(Debug, Default)]
+struct Transferred {
+    rows: u64,
+    /// Bytes read.
+    bytes: u64,
+    nulled: Nulled,
+}
+
+/// Reads what a COPY gives, in the columns of `plan`, and inserts it.
+async fn transfer(
+    job: &CopyJob<'_>,
+    plan: &Arc<TablePlan>,
+    sql: &str,
+    gate: impl Fn() -> bool,
+) -> Result<Transferred> {
     let (sender, receiver) = mpsc::channel(BLOCKS_WAITING);
-    let (read, written) = tokio::join!(read(job, sql, sender), write(job, receiver, gate));
+    let (read, written) = tokio::join!(read(job, plan, sql, sender), write(job, plan, receiver, gate));
     // An error of the insert also ends the reading: it is the cause.
     written?;
     read
 }
 
-/// Begins the transaction and keeps the leaf from being rewritten. Says whether it is still the file
-/// that was planned.
-async fn lock(job: &CopyJob<'_>) -> Result<bool> {
-    let messages = job
-        .session
-        .simple_query(&sql::lock(job.partition))
-        .await
-        .map_err(|error| from_sql("locking the table", &error))?;
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let number = |column| row.and_then(|row| row.get(column)).and_then(|text| text.parse::<u32>().ok());
-    Ok(number(0) == Some(job.partition.leaf_oid) && number(1) == Some(job.partition.filenode))
-}
-
-/// Asks for the position behind everything that was read, and ends the transaction.
-async fn end(session: &Session) -> Result<Lsn> {
-    let messages =
-        session.simple_query(sql::END).await.map_err(|error| from_sql("ending the copy", &error))?;
-    let position = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-        _ => None,
-    });
-    position.ok_or_else(|| Error::new(Code::SourceError, "the source did not tell its log position"))
-}
-
-/// Reads all rows of the partition into blocks, and hands them on encoded. Returns rows and bytes.
-async fn read(job: &CopyJob<'_>, sql: &str, sender: mpsc::Sender<Encoded>) -> Result<(u64, u64)> {
+/// Reads all rows of the partition into blocks, and hands them on encoded.
+async fn read(
+    job: &CopyJob<'_>,
+    plan: &Arc<TablePlan>,
+    sql: &str,
+    sender: mpsc::Sender<Encoded>,
+) -> Result<Transferred> {
     let stream = job.session.copy_out(sql).await.map_err(|error| from_sql("starting COPY", &error))?;
     pin_mut!(stream);
-    let mut rows = Rows::new(job);
-    let (mut all_rows, mut all_bytes) = (0, 0);
+    let mut rows = Rows::new(job, plan);
+    let mut all = Transferred::default();
     let mut ended = false;
     while !ended {
         match stream.next().await {
@@ -183,28 +194,29 @@ async fn read(job: &CopyJob<'_>, sql: &str, sender: mpsc::Sender<Encoded>) -> Re
         if !rows.is_full() && (!ended || rows.block.rows() == 0) {
             continue;
         }
-        let encoded = rows.encode()?;
+        let encoded = rows.encode(&mut all.nulled)?;
         job.progress.add_read(encoded.rows, encoded.read_bytes);
-        all_rows += encoded.rows;
-        all_bytes += encoded.read_bytes;
+        all.rows += encoded.rows;
+        all.bytes += encoded.read_bytes;
         if sender.send(encoded).await.is_err() {
             // The insert has failed, and its error is reported.
             break;
         }
     }
-    Ok((all_rows, all_bytes))
+    Ok(all)
 }
 
 /// Inserts the blocks as they come.
 async fn write(
     job: &CopyJob<'_>,
+    plan: &TablePlan,
     mut receiver: mpsc::Receiver<Encoded>,
     gate: impl Fn() -> bool,
 ) -> Result<()> {
     let mut open: Option<Open> = None;
     while let Some(encoded) = receiver.recv().await {
         let current = open.get_or_insert_with(|| Open {
-            insert: job.sink.begin_insert(job.plan, &job.id),
+            insert: job.sink.begin_insert(plan, &job.id),
             rows: 0,
             bytes: 0,
         });
@@ -260,13 +272,13 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(job: &'a CopyJob<'a>) -> Self {
-        let binary: Vec<_> = job.plan.columns.iter().map(|column| column.conversion.binary_known()).collect();
+    fn new(job: &'a CopyJob<'a>, plan: &Arc<TablePlan>) -> Self {
+        let binary: Vec<_> = plan.columns.iter().map(|column| column.conversion.binary_known()).collect();
         Self {
             limits: &job.limits,
             stamp: Stamp { version: job.version.0, operation: Operation::Snapshot, at: now() },
             reader: Reader::new(binary.len()),
-            block: Block::new(job.plan.clone(), job.sink.time_range()),
+            block: Block::new(plan.clone(), job.sink.time_range()),
             binary,
             bytes: 0,
         }
@@ -295,11 +307,11 @@ impl<'a> Rows<'a> {
     }
 
     /// Encodes the block and empties it.
-    fn encode(&mut self) -> Result<Encoded> {
+    fn encode(&mut self, nulled: &mut Nulled) -> Result<Encoded> {
         let mut data = Vec::new();
         self.block.encode_native(now(), &mut data)?;
         let rows = self.block.rows() as u64;
-        self.block.warn_nulled();
+        self.block.count_nulled(nulled);
         self.block.clear();
         Ok(Encoded { data: data.into(), rows, read_bytes: std::mem::take(&mut self.bytes) })
     }

@@ -58,6 +58,17 @@ impl TablePlan {
         }
     }
 
+    /// Whether rows written by this plan are what rows written by a later one of the table are, for every
+    /// column that both have.
+    pub fn goes_into(&self, later: &TablePlan) -> bool {
+        self.columns.iter().all(|column| {
+            let now = later.columns.iter().find(|now| now.attnum == column.attnum);
+            now.is_none_or(|now| {
+                now.destination == column.destination && now.clickhouse_type == column.clickhouse_type
+            })
+        })
+    }
+
     /// Whether rows are replicated alike by both plans: they differ at most in what was seen.
     pub fn is_like(&self, other: &TablePlan) -> bool {
         let bare = |plan: &TablePlan| {

@@ -5,10 +5,12 @@
 //! transactions of each writer, in the same order; how they meet is up to the machine.
 //!
 //! - [`tables`], [`values`], [`transactions`]: what is written. [`writer`] writes it.
+//! - [`shapes`]: how the tables themselves are changed.
 //! - [`faults`]: what is done to the processes. [`operator`]: what a person does meanwhile.
 
 mod faults;
 mod operator;
+mod shapes;
 mod tables;
 mod transactions;
 mod values;
@@ -88,12 +90,14 @@ async fn everything_ends_equal(stack: &Stack) {
         .collect();
     let operator =
         tokio::spawn(operator::run(bed.mirrors(), bed.name.clone(), seed, stop.clone(), log.clone()));
+    let shapes = tokio::spawn(shapes::run(bed.source_config(), seed, stop.clone(), log.clone()));
     let tally = Faults::new(stack.dir().to_owned(), stack.pid()).run(plan, log.clone()).await;
     stop.store(true, Ordering::Relaxed);
     for writer in writers {
         writer.await.expect("a writer");
     }
     operator.await.expect("the operator");
+    shapes.await.expect("who changes shapes");
     let over = Instant::now();
     let rows = wait_equal(&bed).await;
     let summary = summary(&tally, &done, rows, over.elapsed());
@@ -105,6 +109,9 @@ async fn everything_ends_equal(stack: &Stack) {
 fn request(bed: &Bed, seed: u64) -> api::Mirror {
     let names: Vec<String> = TABLES.iter().map(|table| format!("public.{}", table.name)).collect();
     let mut request = bed.mirror(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for (asked, table) in request.tables.iter_mut().zip(TABLES) {
+        asked.append_only = table.appended;
+    }
     request.settings = Some(api::Settings {
         snapshot: Some(api::SnapshotSettings { partition_bytes: Some(1 << 20), ..Default::default() }),
         // One, two or three.
@@ -130,7 +137,13 @@ async fn wait_equal(bed: &Bed) -> u64 {
         writer::end_prepared(&writer::connect(&config).await?).await
     })
     .await;
+    wait::until("every table touched", EQUAL_LIMIT, || async {
+        shapes::touch(&writer::connect(&config).await?).await
+    })
+    .await;
     wait::until("the mirror resumed", EQUAL_LIMIT, || operator::resume(bed.mirrors(), &bed.name)).await;
+    wait::until("its tables resumed", EQUAL_LIMIT, || operator::resume_tables(bed.mirrors(), &bed.name))
+        .await;
     wait::until("the mirror RUNNING", EQUAL_LIMIT, || async {
         match bed.get().await {
             Ok(mirror) if mirror.state() == mirror::State::Running => Ok(()),
@@ -143,7 +156,10 @@ async fn wait_equal(bed: &Bed) -> u64 {
     for table in TABLES {
         rows += wait::until(&format!("{} equal", table.name), EQUAL_LIMIT, || async {
             let source = writer::connect(&config).await?;
-            equal::compare(&source, &bed.clickhouse, table.name, table.name).await
+            match table.appended {
+                true => equal::compare_appended(&source, &bed.clickhouse, table.name, table.name).await,
+                false => equal::compare(&source, &bed.clickhouse, table.name, table.name).await,
+            }
         })
         .await;
     }

@@ -1,4 +1,4 @@
-//! A person who resyncs tables, and pauses and resumes the mirror, while all this happens. I/O.
+//! A person who resyncs tables, pauses and resumes them and the mirror, while all this happens. I/O.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ pub async fn run(
             }
             tokio::time::sleep(LOOK).await;
         }
-        let what = rng.random_range(0..10);
+        let what = rng.random_range(0..13);
         let table = format!("public.{}", TABLES[rng.random_range(0..TABLES.len())].name);
         let name = name.clone();
         let (what, answer) = match what {
@@ -49,6 +49,16 @@ pub async fn run(
                 let request = api::ResyncMirrorRequest { name, ..Default::default() };
                 ("resync".to_owned(), answered(service.resync_mirror(request)).await)
             }
+            7..10 => {
+                let request =
+                    api::PauseTableRequest { name: name.clone(), table: table.clone(), ..Default::default() };
+                let paused = answered(service.pause_table(request)).await;
+                tokio::time::sleep(Duration::from_secs_f64(rng.random_range(0.0..4.0))).await;
+                (
+                    format!("pause, resume {table}"),
+                    paused.and(resume_table(&mut service, &name, &table).await),
+                )
+            }
             _ => {
                 let request = api::PauseMirrorRequest { name: name.clone(), ..Default::default() };
                 let paused = answered(service.pause_mirror(request)).await;
@@ -59,6 +69,21 @@ pub async fn run(
         };
         log(format!("{what}: {answer:?}"));
     }
+}
+
+async fn resume_table(service: &mut Service, name: &str, table: &str) -> Result<(), String> {
+    let (name, table) = (name.to_owned(), table.to_owned());
+    answered(service.resume_table(api::ResumeTableRequest { name, table, ..Default::default() })).await
+}
+
+/// Resumes every table that is paused.
+pub async fn resume_tables(mut service: Service, name: &str) -> Result<(), String> {
+    let request = api::GetMirrorRequest { name: name.to_owned() };
+    let found = service.get_mirror(request).await.map_err(|status| status.to_string())?.into_inner();
+    for table in found.tables.iter().filter(|table| table.state() == api::table::State::Paused) {
+        resume_table(&mut service, name, &table.source).await?;
+    }
+    Ok(())
 }
 
 /// Resumes the mirror, if it is paused.

@@ -21,6 +21,8 @@ pub struct Table {
     pub truncated: bool,
     /// Whether the source knows the key. If not, a column of its own keeps all rows different.
     pub keyed: bool,
+    /// Whether rows are only ever inserted.
+    pub appended: bool,
 }
 
 /// All of them. Keys of several types, a second unique index, composite and partitioned keys, each
@@ -42,6 +44,7 @@ pub const TABLES: &[Table] = &[
         ],
         truncated: false,
         keyed: true,
+        appended: false,
     },
     Table {
         name: "words",
@@ -57,6 +60,7 @@ pub const TABLES: &[Table] = &[
         ],
         truncated: true,
         keyed: true,
+        appended: false,
     },
     Table {
         name: "pairs",
@@ -71,6 +75,7 @@ pub const TABLES: &[Table] = &[
         ],
         truncated: true,
         keyed: true,
+        appended: false,
     },
     Table {
         name: "regions",
@@ -83,6 +88,7 @@ pub const TABLES: &[Table] = &[
         columns: &[("n", values::integer), ("big", values::large_text), ("mood", values::mood)],
         truncated: false,
         keyed: true,
+        appended: false,
     },
     Table {
         name: "whole",
@@ -99,6 +105,7 @@ pub const TABLES: &[Table] = &[
         ],
         truncated: true,
         keyed: true,
+        appended: false,
     },
     Table {
         name: "indexed",
@@ -110,6 +117,7 @@ pub const TABLES: &[Table] = &[
         columns: &[("n", values::integer), ("big", values::large_text), ("list", values::integers)],
         truncated: false,
         keyed: true,
+        appended: false,
     },
     Table {
         name: "keyless",
@@ -125,6 +133,7 @@ pub const TABLES: &[Table] = &[
         ],
         truncated: true,
         keyed: false,
+        appended: false,
     },
     Table {
         name: "bulk",
@@ -135,6 +144,17 @@ pub const TABLES: &[Table] = &[
         columns: &[("n", values::integer), ("filler", values::short_text)],
         truncated: false,
         keyed: true,
+        appended: false,
+    },
+    Table {
+        name: "journal",
+        ddl: "create table journal (line bigserial, n int, name text, at timestamp)",
+        key: &[],
+        of: |_| Vec::new(),
+        columns: &[("n", values::integer), ("name", values::short_text), ("at", values::timestamp)],
+        truncated: false,
+        keyed: false,
+        appended: true,
     },
 ];
 

@@ -114,6 +114,10 @@ impl Transactions {
     }
 
     fn statement(&mut self, table: &Table, steps: &mut Vec<Step>) {
+        if table.appended {
+            steps.push(Step::Sql(self.insert_some(table)));
+            return;
+        }
         match self.rng.random_range(0..1_000) {
             0..220 => steps.push(Step::Sql(self.upsert(table))),
             220..520 => steps.push(Step::Sql(self.update(table))),

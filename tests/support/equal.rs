@@ -52,6 +52,25 @@ pub async fn compare(
     table: &str,
     destination_table: &str,
 ) -> Result<u64, String> {
+    compare_rows(source, destination, table, &format!("{destination_table} final")).await
+}
+
+/// The same of an append-only table: FINAL would hide nothing there.
+pub async fn compare_appended(
+    source: &Client,
+    destination: &Clickhouse,
+    table: &str,
+    destination_table: &str,
+) -> Result<u64, String> {
+    compare_rows(source, destination, table, destination_table).await
+}
+
+async fn compare_rows(
+    source: &Client,
+    destination: &Clickhouse,
+    table: &str,
+    destination_rows: &str,
+) -> Result<u64, String> {
     let columns =
         source.query(COLUMNS, &[&table]).await.map_err(|error| format!("columns of {table}: {error}"))?;
     let renderings: Vec<Rendering> = columns
@@ -73,7 +92,7 @@ pub async fn compare(
     let source_rows =
         format!("select concat_ws('|', variadic array[{}]) as line from {table}", join(|r| &r.source));
     let destination_rows = format!(
-        "select arrayStringConcat([{}], '|') as line from {destination_table} final",
+        "select arrayStringConcat([{}], '|') as line from {destination_rows}",
         join(|r| &r.destination)
     );
     let (rows, digest) = source_digest(source, &source_rows).await?;

@@ -14,6 +14,7 @@ use millrace_catalog::spec::OnPartitionRemoved;
 use millrace_catalog::state::Verdict;
 use millrace_catalog::streams::Progress;
 use millrace_catalog::tables::TableChanges;
+use millrace_replication::block::Nulled;
 use millrace_replication::stream::{self, Report, SchemaChange};
 use millrace_replication::table::TablePlan;
 use millrace_terms::fault::{self, Point};
@@ -22,6 +23,7 @@ use millrace_workflows::payload::StreamRef;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::apart::Stored;
 use crate::environment::{Environment, plan_value};
 use crate::leaves::resynced;
 use crate::metrics::StreamLabels;
@@ -54,6 +56,8 @@ pub(super) struct Ledger<'a> {
     /// What the catalog has of it.
     written: Progress,
     changes: BTreeMap<i64, TableChanges>,
+    /// Values that became NULL, by the table's id.
+    nulled: BTreeMap<i64, Nulled>,
     batch: NewBatch,
     batch_begun: Instant,
     verdict: Option<Verdict>,
@@ -79,8 +83,8 @@ pub(super) struct Told {
     pub(super) cut: watch::Sender<BTreeMap<i64, stream::Cut>>,
     /// Notified when a table may have another set of partitions.
     pub(super) leaves: Arc<Notify>,
-    /// How many plans are stored.
-    pub(super) followed: watch::Sender<u64>,
+    /// The plans that are stored.
+    pub(super) followed: mpsc::UnboundedSender<Stored>,
 }
 
 impl<'a> Ledger<'a> {
@@ -105,6 +109,7 @@ impl<'a> Ledger<'a> {
             progress,
             written: progress,
             changes: BTreeMap::new(),
+            nulled: BTreeMap::new(),
             batch: NewBatch::default(),
             batch_begun: Instant::now(),
             verdict: None,
@@ -168,13 +173,16 @@ impl<'a> Ledger<'a> {
                 });
             }
             Report::Written { below } => self.settle(below).await,
-            Report::Flushed { id, counts, bytes, took } => {
+            Report::Flushed { id, counts, bytes, nulled, took } => {
                 let changes =
                     self.changes.entry(id).or_insert(TableChanges { table_id: id, ..Default::default() });
                 changes.inserts += counts.inserts;
                 changes.updates += counts.updates;
                 changes.deletes += counts.deletes;
                 changes.bytes += bytes;
+                for (column, values) in nulled {
+                    *self.nulled.entry(id).or_default().entry(column).or_default() += values;
+                }
                 self.batch.flushes += 1;
                 self.batch.took_ms += u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 self.waiting = None;
@@ -221,14 +229,17 @@ impl<'a> Ledger<'a> {
 
     /// The plan before the position: an attempt that begins behind it knows the table as it is.
     async fn followed(&mut self, id: i64, plan: &TablePlan, changes: &[SchemaChange]) -> Result<()> {
+        let altering = !plan.seen.pending.is_empty();
         let followed = Followed {
             source: plan.source.clone(),
             plan: plan_value(plan)?,
+            altering,
             changes: changes.iter().map(|change| (change.code(), change.to_string())).collect(),
         };
         let (catalog, lease) = (&self.environment.catalog, self.lease);
         until_stored(|| catalog.follow_table(id, lease, &followed)).await?;
-        self.told.followed.send_modify(|stored| *stored += 1);
+        // Nobody listens any more when the attempt ends, and nothing is altered then.
+        let _ended = self.told.followed.send(Stored { table_id: id, altering });
         if !changes.is_empty() {
             self.changed.notify_one();
         }
@@ -291,6 +302,7 @@ impl<'a> Ledger<'a> {
             }
         }
         self.write_changes().await;
+        self.write_nulled().await;
         if self.batch_begun.elapsed() >= BATCH_INTERVAL {
             self.write_batch().await?;
         }
@@ -325,6 +337,17 @@ impl<'a> Ledger<'a> {
             self.batch.bytes += change.bytes;
             metrics.streamed_rows.get_or_create(&labels).inc_by(rows);
             metrics.streamed_bytes.get_or_create(&labels).inc_by(change.bytes);
+        }
+    }
+
+    async fn write_nulled(&mut self) {
+        while let Some((id, nulled)) = self.nulled.pop_first() {
+            if let Err(error) = self.environment.count_nulled(&self.stream.mirror, id, &nulled).await {
+                // They are written with the next.
+                tracing::debug!(error = %error, "values that became NULL could not be counted");
+                self.nulled.insert(id, nulled);
+                return;
+            }
         }
     }
 

@@ -43,6 +43,9 @@ fn schema_changes() {
          `error` puts it into ERROR until it is resynced, `keep` leaves the rows as they are.\n\n\
          Columns are followed by their number and tables by their OID, not by name. A stream that is behind sees the source's catalog of a later \
          time; where it then cannot be told which column a name means, the table is copied again.\n\n\
+         A table may change while it is being copied, too: the copy reads its columns by their numbers and leaves to the stream what came later. \
+         Only a column that gets another type ends the copy; the table is copied anew then, by `on_rewrite: resync`, or goes to ERROR. \
+         One that changed before its copy began to read is planned anew in any case.\n\n\
          | On the source | What happens | Code |\n|---|---|---|\n",
     );
     for line in schema_changes_table() {
@@ -200,7 +203,7 @@ by which its tables are made:
 
 - `error` (the default): the table goes into `ERROR` with [`VALUE_UNREPRESENTABLE`](errors.md), the others go on.
 - `null`: columns of the types that cannot hold everything are `Nullable`, and such a value becomes NULL. An element of an array becomes NULL by itself, \
-an array of other dimensions than declared becomes the empty one. The values are counted.
+an array of other dimensions than declared becomes the empty one. The values are counted by column: `nulled` of the table (`mirror get`), the metric `millrace_nulled_values_total`, and at most once an hour an event.
 - `string`: columns of these types are made as the last column but one says; they hold PostgreSQL's own text. Arrays stay arrays, their elements become `String`; one of other dimensions is still refused.
 
 Columns of ORDER BY, which holds the key, always follow `error`: different keys would become one.

@@ -6,10 +6,11 @@
 //! epoch (`postgres::epoch`), and the snapshot is taken after it: what the snapshot does not see was not
 //! over when the epoch's wait ended, so its commit lies above.
 
-use millrace_terms::{Code, Error, Lsn, Result};
-use tokio_postgres::SimpleQueryMessage;
+use std::sync::Arc;
 
-use super::{CopyJob, CopyOutcome, end, sql, transfer};
+use millrace_terms::{Code, Error, Lsn, Result};
+
+use super::{CopyJob, CopyOutcome, Transferred, lock, shape, sql, transfer};
 use crate::postgres::{Session, from_sql};
 use crate::stream::Snapshot;
 use crate::table::TablePlan;
@@ -27,18 +28,19 @@ pub struct Seen {
 /// partitions. After an error the session must be closed.
 ///
 /// # Errors
-/// Those of [`from_sql`].
-pub async fn begin(session: &Session, plan: &TablePlan, partitioned: bool) -> Result<Seen> {
-    let statement = sql::begin_whole(&relation(plan, partitioned));
+/// `TABLE_SCHEMA_CHANGED` if the table is not as it was planned: it is to be planned and copied anew. Those
+/// of [`from_sql`].
+pub async fn begin(session: &Session, plan: &Arc<TablePlan>, partitioned: bool) -> Result<Seen> {
+    let statement = sql::begin_whole(&relation(plan, partitioned), plan.oid);
     let messages = session.simple_query(&statement).await;
     let messages = messages.map_err(|error| from_sql("beginning the copy", &error))?;
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((row.get(0)?.to_owned(), row.get(1)?.parse().ok()?)),
-        _ => None,
-    });
+    let mut rows = lock::rows(&messages);
+    let row = rows.next().and_then(|row| Some((row.get(0)?.to_owned(), row.get(1)?.parse().ok()?)));
     let untold = || Error::new(Code::SourceError, "the source did not tell the snapshot of the copy");
     let (snapshot, seen_below) = row.ok_or_else(untold)?;
     Snapshot::parse(&snapshot)?;
+    let columns: Vec<_> = rows.map(lock::column).collect::<Result<_>>()?;
+    shape::same(plan, &columns)?;
     Ok(Seen { snapshot, seen_below })
 }
 
@@ -48,10 +50,10 @@ pub async fn begin(session: &Session, plan: &TablePlan, partitioned: bool) -> Re
 /// # Errors
 /// As [`super::run`].
 pub async fn run(job: CopyJob<'_>, partitioned: bool, gate: impl Fn() -> bool) -> Result<CopyOutcome> {
-    let statement = sql::copy_whole(job.plan, &relation(job.plan, partitioned));
+    let statement = sql::copy_whole(&job.plan.columns, &relation(job.plan, partitioned));
     let copying = async {
-        let (rows, bytes) = transfer(&job, &statement, gate).await?;
-        Ok(CopyOutcome::Done { rows, bytes, read_end: end(job.session).await? })
+        let Transferred { rows, bytes, nulled } = transfer(&job, job.plan, &statement, gate).await?;
+        Ok(CopyOutcome::Done { rows, bytes, read_end: lock::end(job.session).await?, nulled })
     };
     tokio::select! {
         biased;

@@ -90,10 +90,19 @@ pub async fn describe(session: &Session, names: &[TableName]) -> Result<Vec<Tabl
 /// # Errors
 /// Those of [`from_sql`].
 pub async fn name_of(session: &Session, oid: u32) -> Result<Option<TableName>> {
-    let sql = "select n.nspname, c.relname from pg_catalog.pg_class c
-                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1::oid";
-    let row = session.query_opt(sql, &[&oid]).await.map_err(failed)?;
-    Ok(row.map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))))
+    Ok(names_of(session, &[oid]).await?.remove(&oid))
+}
+
+/// What relations are called now, by their OIDs; those that exist.
+///
+/// # Errors
+/// Those of [`from_sql`].
+pub async fn names_of(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, TableName>> {
+    let sql = "select c.oid, n.nspname, c.relname from pg_catalog.pg_class c
+                 join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = any ($1::oid[])";
+    let rows = session.query(sql, &[&oids]).await.map_err(failed)?;
+    let name = |row: &tokio_postgres::Row| TableName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+    Ok(rows.iter().map(|row| (row.get(0), name(row))).collect())
 }
 
 /// Those of the named relations that exist.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_terms::{Code, Error, Result};
 
-use super::describe::TableShape;
+use super::describe::{Generated, TableShape};
 use crate::table::{ColumnPlan, Identity, OwnColumns, Seen, TablePlan};
 use crate::types::{OnUnrepresentable, choose, follow_policy, possible};
 
@@ -49,6 +49,9 @@ impl Options {
         let mut exclude: Vec<String> =
             old.seen.omitted.iter().filter_map(|(attnum, _)| name_now(*attnum)).collect();
         exclude.extend(self.exclude.into_iter().filter(exists));
+        // One that came since is left out, as the stream does.
+        let computed = shape.columns.iter().filter(|column| column.generated == Generated::Virtual);
+        exclude.extend(computed.map(|column| column.plan.name.clone()));
         exclude.sort();
         exclude.dedup();
         self.exclude = exclude;

@@ -4,7 +4,7 @@ use millrace_terms::{Code, Error, Result};
 
 use super::lane::{Batch, PendingRow};
 use super::relations::Layout;
-use super::toast::{Memory, Row};
+use super::toast::{Memory, Row, Value};
 use crate::block::{Block, Operation, Stamp, key_equals};
 use crate::pgoutput::{Datum, Delete, Old, Tuple, Update};
 use crate::table::TablePlan;
@@ -177,6 +177,10 @@ fn fields(row: &Row) -> Vec<Field<'_>> {
 /// Those of the block, and `INTERNAL` if a value is missing.
 pub(super) fn push_row(block: &mut Block, row: &Row, stamp: Stamp) -> Result<()> {
     for (column, value) in row.0.iter().enumerate() {
+        if *value == Value::Default {
+            block.push_default(column);
+            continue;
+        }
         let field = value.field().ok_or_else(|| Error::new(Code::Internal, "a value of a row is missing"))?;
         block.push_field(column, field)?;
     }

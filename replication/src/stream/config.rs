@@ -13,6 +13,7 @@ use super::append::{AppendState, Cut};
 use super::batcher::Limits;
 use super::memory::MemoryBudget;
 use super::schema::{Rules, SchemaChange};
+use crate::block::Nulled;
 use crate::clickhouse::Clickhouse;
 use crate::postgres::{SourceConfig, System};
 use crate::table::TablePlan;
@@ -189,6 +190,8 @@ pub enum Report {
         counts: Counts,
         /// Bytes as they were sent, before compression.
         bytes: u64,
+        /// Values that became NULL.
+        nulled: Nulled,
         /// From the beginning of its last step to its acknowledgement.
         took: Duration,
     },

@@ -449,9 +449,9 @@ impl Engine {
         lane.ended();
         let id = lane.id;
         match outcome {
-            Ok(Outcome::Inserted { counts, bytes }) => {
+            Ok(Outcome::Inserted { counts, bytes, nulled }) => {
                 self.arrived(batch);
-                self.outbox.push_back(Report::Flushed { id, counts, bytes, took });
+                self.outbox.push_back(Report::Flushed { id, counts, bytes, nulled, took });
             }
             Ok(Outcome::Purged { below }) => {
                 self.arrived(batch);
@@ -460,6 +460,11 @@ impl Engine {
             Ok(Outcome::Altered(altering)) => {
                 self.arrived(batch);
                 self.altered(at, *altering);
+            }
+            Err(error) if error.code() == Code::TableSchemaChanged => {
+                // The source was asked for values that the log left out, and the table is another already.
+                self.arrived(batch);
+                self.misfit(at, Misfit { error, resync: true });
             }
             Err(error) if is_of_table(&error) => {
                 self.arrived(batch);

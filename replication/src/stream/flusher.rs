@@ -20,7 +20,8 @@ use super::places::Places;
 use super::position::BatchId;
 use super::reselect;
 use super::side::Side;
-use crate::clickhouse::{Clickhouse, InsertId};
+use crate::block::Nulled;
+use crate::clickhouse::{Alter, Clickhouse, InsertId};
 use crate::table::TablePlan;
 
 /// Rows whose large values are asked for first, before it is known how large they are.
@@ -74,7 +75,7 @@ pub(super) struct Ended {
 /// What a step did.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Inserted { counts: Counts, bytes: u64 },
+    Inserted { counts: Counts, bytes: u64, nulled: Nulled },
     Purged { below: u128 },
     Altered(Box<Altering>),
 }
@@ -103,7 +104,7 @@ impl Flusher {
     }
 
     async fn insert(&self, table: i64, plan: &TablePlan, mut batch: Batch) -> Result<Outcome> {
-        let mut bytes = 0;
+        let (mut bytes, mut nulled) = (0, Nulled::new());
         let mut pending = std::mem::take(&mut batch.pending).into_iter();
         let mut keys = KEYS_FIRST;
         loop {
@@ -114,21 +115,27 @@ impl Flusher {
             keys = self.complete(table, plan, &mut batch, some).await?;
             // The values were not in the log, so nothing bounded them before.
             if batch.block.bytes() >= self.max_bytes {
-                bytes += self.send(table, plan, &mut batch).await?;
+                bytes += self.send(table, plan, &mut batch, &mut nulled).await?;
             }
         }
         if batch.block.rows() > 0 {
-            bytes += self.send(table, plan, &mut batch).await?;
+            bytes += self.send(table, plan, &mut batch, &mut nulled).await?;
         }
-        Ok(Outcome::Inserted { counts: batch.counts, bytes })
+        Ok(Outcome::Inserted { counts: batch.counts, bytes, nulled })
     }
 
     /// Sends the rows that are whole; returns their bytes.
-    async fn send(&self, table: i64, plan: &TablePlan, batch: &mut Batch) -> Result<u64> {
+    async fn send(
+        &self,
+        table: i64,
+        plan: &TablePlan,
+        batch: &mut Batch,
+        nulled: &mut Nulled,
+    ) -> Result<u64> {
         self.may_write(batch.to).await?;
         let mut body = Vec::new();
         batch.block.encode_native(now_micros(), &mut body)?;
-        batch.block.warn_nulled();
+        batch.block.count_nulled(nulled);
         batch.block.clear();
         let body = Bytes::from(body);
         batch.share.set(body.len());
@@ -218,17 +225,9 @@ impl Flusher {
         let commit = u64::try_from(below >> 64).unwrap_or(u64::MAX).saturating_sub(self.base);
         self.may_write(Lsn(commit)).await?;
         // What an older attempt, or a repeated try of this one, still inserts would come back for ever.
-        tokio::select! {
-            () = tokio::time::sleep_until(self.older.until) => {}
-            () = self.cancel.cancelled() => {
-                return Err(Error::new(Code::Cancelled, "the stream ended before a physical delete"));
-            }
-        }
-        let own = format!("{}{}/", InsertId::attempt_prefix(&self.mirror, &self.attempt), plan.destination);
+        self.outlive_older().await?;
         self.repeat(table, || async {
-            for prefix in self.older.inserts.iter().chain([&own]) {
-                self.sink.kill_queries(prefix, &self.cluster).await?;
-            }
+            self.end_inserts(plan).await?;
             if !self.holds_lease() {
                 return Err(Error::new(Code::LeaseLost, "the lease ended before a physical delete"));
             }
@@ -239,6 +238,25 @@ impl Flusher {
         Ok(Outcome::Purged { below })
     }
 
+    /// Waits until no older attempt can be sending.
+    async fn outlive_older(&self) -> Result<()> {
+        tokio::select! {
+            () = tokio::time::sleep_until(self.older.until) => Ok(()),
+            () = self.cancel.cancelled() => {
+                Err(Error::new(Code::Cancelled, "the stream ended while it waited for an older one"))
+            }
+        }
+    }
+
+    /// Ends what older attempts, or repeated tries of this one, still insert into the table.
+    async fn end_inserts(&self, plan: &TablePlan) -> Result<()> {
+        let own = format!("{}{}/", InsertId::attempt_prefix(&self.mirror, &self.attempt), plan.destination);
+        for prefix in self.older.inserts.iter().chain([&own]) {
+            self.sink.kill_queries(prefix, &self.cluster).await?;
+        }
+        Ok(())
+    }
+
     async fn alter(&self, table: i64, altering: Altering) -> Result<Outcome> {
         let Altering { plan, alters, ticket, .. } = &altering;
         let mut followed = self.followed.clone();
@@ -246,6 +264,11 @@ impl Flusher {
             biased; // A stream that drains does what it may.
             stored = followed.wait_for(|stored| stored >= ticket) => stored.map(drop).map_err(|_| unstored())?,
             () = self.cancel.cancelled() => return Err(unstored()),
+        }
+        if alters.iter().any(|alter| matches!(alter, Alter::Rename { .. })) {
+            // What is inserted while a column is renamed has its values under a name that is none any more.
+            self.outlive_older().await?;
+            self.repeat(table, || self.end_inserts(plan)).await?;
         }
         self.repeat(table, || self.sink.alter(plan, alters, &self.cluster, || self.holds_lease())).await?;
         Ok(Outcome::Altered(Box::new(altering)))

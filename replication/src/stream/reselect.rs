@@ -4,8 +4,12 @@
 //! It counts only if that snapshot sees the transactions of all these rows (see `snapshot`); else it is
 //! asked again. What is found is the value at the change or a later one, whose own change follows with
 //! a higher version. Of a key that is not found a delete or a key change follows: the row is left out.
+//!
+//! The source is asked by the names that table and columns have now: the log may tell of their renaming
+//! later. For a column that is gone nothing is asked, and the row gets the default of its type: that the
+//! column is dropped follows in the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -15,6 +19,7 @@ use postgres_types::{Format, FromSql, IsNull, ToSql, Type};
 use tokio_util::sync::CancellationToken;
 
 use super::lane::PendingRow;
+use super::schema::{Widening, widening};
 use super::side::Side;
 use super::snapshot::Snapshot;
 use super::toast::{Row, Value};
@@ -25,17 +30,20 @@ use crate::table::TablePlan;
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(500);
 
-/// What the table and its key columns are called now, and how their values are compared. A type from
+/// Attempts to ask by names that become others between two statements.
+const NAMES_TRIES: u32 = 5;
+
+/// What the table and its columns are called now, and how values of the key are compared. A type from
 /// an extension brings its own `=`, which no search path of ours leads to.
 ///
 /// A type is called by its catalogue name: SQL's names of some (`character`, `bit`) stand for one
 /// character or bit, and a value would be cut to that.
-const KEY_COLUMNS: &str = "
+const COLUMNS: &str = "
 select a.attnum, pg_catalog.quote_ident(s.nspname) || '.' || pg_catalog.quote_ident(y.typname),
        coalesce((select pg_catalog.quote_ident(n.nspname) from pg_catalog.pg_operator o
                    join pg_catalog.pg_namespace n on n.oid = o.oprnamespace
                   where o.oprname = '=' and o.oprleft = a.atttypid and o.oprright = a.atttypid limit 1), 'pg_catalog'),
-       a.atttypid, $1::oid::regclass::text, c.relkind = 'p'
+       a.atttypid, $1::oid::regclass::text, c.relkind = 'p', a.attname
   from pg_catalog.pg_attribute a join pg_catalog.pg_class c on c.oid = a.attrelid
        join pg_catalog.pg_type y on y.oid = a.atttypid join pg_catalog.pg_namespace s on s.oid = y.typnamespace
  where a.attrelid = $1::oid and a.attnum = any ($2::int2[]) and not a.attisdropped";
@@ -85,8 +93,16 @@ fn missing_columns(pending: &[PendingRow]) -> Vec<usize> {
     all.into_iter().collect()
 }
 
-/// A key column as the source has it now.
-struct KeyColumn {
+/// The table as the source has it now.
+struct Now {
+    /// As SQL writes it.
+    table: String,
+    /// The columns that were looked for and are there, by their numbers.
+    columns: BTreeMap<i16, ColumnNow>,
+}
+
+/// A column as the source has it now.
+struct ColumnNow {
     name: String,
     kind: String,
     kind_oid: u32,
@@ -100,8 +116,27 @@ async fn ask(
     pending: &[PendingRow],
     missing: &[usize],
 ) -> Result<(Snapshot, Vec<Option<Row>>)> {
-    let (table, key) = key_columns(session, plan).await?;
-    let sql = query(plan, &table, &key, missing);
+    let mut tries = 1;
+    loop {
+        let now = look(session, plan, missing).await?;
+        match ask_by(session, plan, &now, pending, missing).await {
+            Err(error) if is_renamed(&error) && tries < NAMES_TRIES => tries += 1,
+            answer => return answer.map_err(|error| failed(plan, &error)),
+        }
+    }
+}
+
+async fn ask_by(
+    session: &Session,
+    plan: &TablePlan,
+    now: &Now,
+    pending: &[PendingRow],
+    missing: &[usize],
+) -> Result<(Snapshot, Vec<Option<Row>>), Failed> {
+    let key = key_columns(plan, now)?;
+    let (asked, gone): (Vec<usize>, Vec<usize>) =
+        missing.iter().partition(|at| now.columns.contains_key(&plan.columns[**at].attnum));
+    let sql = query(plan, now, &key, &asked);
     let arrays: Vec<KeyArray<'_>> = plan
         .key
         .iter()
@@ -109,7 +144,7 @@ async fn ask(
         .map(|(at, column)| KeyArray { element: column.kind_oid, column: *at, rows: pending })
         .collect();
     let parameters: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| array as _).collect();
-    let answer = session.query(&sql, &parameters).await.map_err(|error| failed(plan, &error))?;
+    let answer = session.query(&sql, &parameters).await?;
     let mut snapshot = None;
     let mut found = vec![None; pending.len()];
     for row in &answer {
@@ -119,7 +154,8 @@ async fn ask(
         let place = usize::try_from(row.get::<_, i64>(0) - 1).ok().and_then(|at| found.get_mut(at));
         if let (Some(place), true) = (place, row.get(2)) {
             let mut values = vec![Value::Missing; plan.columns.len()];
-            for (nth, column) in missing.iter().enumerate() {
+            gone.iter().for_each(|column| values[*column] = Value::Default);
+            for (nth, column) in asked.iter().enumerate() {
                 let Raw(value) = row.get(3 + nth);
                 values[*column] = match value {
                     None => Value::Null,
@@ -134,39 +170,59 @@ async fn ask(
     Ok((snapshot, found))
 }
 
-async fn key_columns(session: &Session, plan: &TablePlan) -> Result<(String, Vec<KeyColumn>)> {
-    let attnums: Vec<i16> = plan.key.iter().map(|at| plan.columns[*at].attnum).collect();
-    let rows = session.query(KEY_COLUMNS, &[&plan.oid, &attnums]).await.map_err(|e| failed(plan, &e))?;
+/// Looks up the columns of the key, and those that are missing.
+async fn look(session: &Session, plan: &TablePlan, missing: &[usize]) -> Result<Now> {
+    let attnums: Vec<i16> = plan.key.iter().chain(missing).map(|at| plan.columns[*at].attnum).collect();
+    let rows = session.query(COLUMNS, &[&plan.oid, &attnums]).await;
+    let rows = rows.map_err(|error| from_sql("looking up the columns of a table", &error))?;
     let Some(first) = rows.first() else {
         return Err(Error::new(Code::SourceTableMissing, format!("{} was dropped", plan.source))
             .with("table", plan.source.to_string()));
     };
     // The rows of an ordinary table only: what inherits from it is another table.
     let only = if first.get(5) { "" } else { "only " };
-    let table = format!("{only}{}", first.get::<_, &str>(4));
-    let column = |at: &usize| {
-        let planned = &plan.columns[*at];
-        let row = rows.iter().find(|row| row.get::<_, i16>(0) == planned.attnum);
-        row.map(|row| KeyColumn {
-            name: planned.name.clone(),
+    let mut now = Now { table: format!("{only}{}", first.get::<_, &str>(4)), columns: BTreeMap::new() };
+    for row in &rows {
+        let column = ColumnNow {
+            name: row.get(6),
             kind: row.get(1),
             kind_oid: row.get(3),
             operator_schema: row.get(2),
-        })
-        .ok_or_else(|| changed(plan, "has lost a column of its key"))
+        };
+        now.columns.insert(row.get(0), column);
+    }
+    let is_other = |at: &&usize| {
+        let planned = &plan.columns[**at];
+        let kind = now.columns.get(&planned.attnum).map(|column| column.kind_oid);
+        kind.is_some_and(|kind| widening(kind, planned.type_oid) != Some(Widening::Same))
     };
-    Ok((table, plan.key.iter().map(column).collect::<Result<_>>()?))
+    match plan.key.iter().chain(missing).find(is_other) {
+        Some(at) => {
+            Err(changed(plan, format_args!("had the type of column {} changed", plan.columns[*at].name)))
+        }
+        None => Ok(now),
+    }
 }
 
-fn query(plan: &TablePlan, table: &str, key: &[KeyColumn], missing: &[usize]) -> String {
+fn key_columns<'a>(plan: &TablePlan, now: &'a Now) -> Result<Vec<&'a ColumnNow>> {
+    let column = |at: &usize| {
+        let column = now.columns.get(&plan.columns[*at].attnum);
+        column.ok_or_else(|| changed(plan, "has lost a column of its key"))
+    };
+    plan.key.iter().map(column).collect()
+}
+
+fn query(plan: &TablePlan, now: &Now, key: &[&ColumnNow], asked: &[usize]) -> String {
     // A row that was found has a key. Who may read some columns only may not name `ctid`.
     let found: Vec<String> = key
         .iter()
         .map(|column| format!("pg_catalog.num_nulls(t.{}) = 0", quote_ident(&column.name)))
         .collect();
     let mut sql = format!("select r.n, pg_current_snapshot()::text, {}", found.join(" and "));
-    for column in missing {
-        let name = quote_ident(&plan.columns[*column].name);
+    for column in asked {
+        let planned = &plan.columns[*column];
+        let name = now.columns.get(&planned.attnum).map_or(&planned.name, |column| &column.name);
+        let name = quote_ident(name);
         // `format` calls the type's own output function, which a cast to text does not always do.
         let value = if asks_binary(plan, *column) {
             format!("t.{name}")
@@ -186,7 +242,7 @@ fn query(plan: &TablePlan, table: &str, key: &[KeyColumn], missing: &[usize]) ->
             format!("t.{} operator({}.=) r.{k}", quote_ident(&column.name), column.operator_schema)
         })
         .collect();
-    let _ = write!(sql, " left join {table} t on {} order by r.n", on.join(" and "));
+    let _ = write!(sql, " left join {} t on {} order by r.n", now.table, on.join(" and "));
     sql
 }
 
@@ -194,17 +250,51 @@ fn asks_binary(plan: &TablePlan, column: usize) -> bool {
     plan.columns[column].conversion.binary_known()
 }
 
-fn changed(plan: &TablePlan, what: &str) -> Error {
+fn changed(plan: &TablePlan, what: impl std::fmt::Display) -> Error {
     Error::new(Code::TableSchemaChanged, format!("{} {what}", plan.source))
         .with("table", plan.source.to_string())
 }
 
-fn failed(plan: &TablePlan, error: &tokio_postgres::Error) -> Error {
-    let state = error.code().map(tokio_postgres::error::SqlState::code);
-    match state {
+/// Why the source could not be asked.
+enum Failed {
+    /// The answer of the source.
+    Sql(tokio_postgres::Error),
+    /// What we found ourselves.
+    Ours(Error),
+}
+
+impl From<tokio_postgres::Error> for Failed {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Failed::Sql(error)
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Failed::Ours(error)
+    }
+}
+
+fn state(error: &Failed) -> Option<&str> {
+    match error {
+        Failed::Sql(error) => error.code().map(tokio_postgres::error::SqlState::code),
+        Failed::Ours(_) => None,
+    }
+}
+
+/// Whether a table, schema or column that was there a moment ago is not: it may have another name.
+fn is_renamed(error: &Failed) -> bool {
+    matches!(state(error), Some("42703" | "42P01" | "3F000"))
+}
+
+fn failed(plan: &TablePlan, error: &Failed) -> Error {
+    match (state(error), error) {
         // A column is gone or has another type.
-        Some("42703" | "42883" | "42804") => changed(plan, "has changed its columns"),
-        _ => from_sql("reading unchanged values", error).with("table", plan.source.to_string()),
+        (Some("42703" | "42883" | "42804"), _) => changed(plan, "has changed its columns"),
+        (_, Failed::Sql(error)) => {
+            from_sql("reading unchanged values", error).with("table", plan.source.to_string())
+        }
+        (_, Failed::Ours(error)) => error.clone(),
     }
 }
 
@@ -239,7 +329,7 @@ impl KeyArray<'_> {
                     out.put_i32(i32::try_from(bytes.len())?);
                     out.put_slice(bytes);
                 }
-                Value::Null | Value::Missing => out.put_i32(-1),
+                Value::Null | Value::Default | Value::Missing => out.put_i32(-1),
             }
         }
         Ok(())
@@ -261,7 +351,7 @@ impl KeyArray<'_> {
                     }
                     out.put_u8(b'"');
                 }
-                Value::Null | Value::Missing => out.put_slice(b"NULL"),
+                Value::Null | Value::Default | Value::Missing => out.put_slice(b"NULL"),
             }
         }
         out.put_u8(b'}');

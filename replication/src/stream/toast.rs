@@ -27,6 +27,8 @@ pub(super) enum Value {
     Null,
     Text(Bytes),
     Binary(Bytes),
+    /// The default of the column's type: the source does not have the column any more.
+    Default,
     /// Not known yet.
     Missing,
 }
@@ -41,13 +43,13 @@ impl Value {
         }
     }
 
-    /// As the block takes it; `None` if it is missing.
+    /// As the block takes it; `None` if it is missing, or there is none.
     pub(super) fn field(&self) -> Option<Field<'_>> {
         match self {
             Value::Null => Some(Field::Null),
             Value::Text(value) => Some(Field::Text(value)),
             Value::Binary(value) => Some(Field::Binary(value)),
-            Value::Missing => None,
+            Value::Default | Value::Missing => None,
         }
     }
 
@@ -68,7 +70,7 @@ impl Value {
     fn bytes(&self) -> usize {
         match self {
             Value::Text(value) | Value::Binary(value) => value.len(),
-            Value::Null | Value::Missing => 0,
+            Value::Null | Value::Default | Value::Missing => 0,
         }
     }
 }

@@ -110,7 +110,7 @@ pub async fn copy_leaves(mirror: &Mirror, which: impl Fn(&str) -> bool) -> (u128
         };
         match copy::run(job, || true).await.unwrap() {
             CopyOutcome::Done { read_end, .. } => end = end.max(read_end),
-            CopyOutcome::Rewritten => panic!("nobody rewrites the table"),
+            other => panic!("nobody touches the table: {other:?}"),
         }
     }
     (version.0, end)

@@ -2,5 +2,6 @@
 
 mod destination;
 mod partitions;
+mod reshaped;
 mod types;
 mod work;

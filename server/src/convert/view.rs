@@ -88,6 +88,7 @@ fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
         updates: count(table.updates),
         deletes: count(table.deletes),
         stream: small(u64::from(table.stream)),
+        nulled: table.nulled.iter().map(|(column, values)| (column.clone(), count(*values))).collect(),
         ..asked.map(mirror_spec::table_message).unwrap_or_default()
     }
 }
@@ -241,6 +242,7 @@ mod tests {
             blocked_by: None,
             copy: CopyProgress { partitions: 4, done: 2, rows: 500, bytes: 32, ..CopyProgress::default() },
             edit: None,
+            nulled: [("at".to_owned(), 3)].into(),
         }
     }
 
@@ -285,6 +287,7 @@ mod tests {
         assert_eq!(table["state"], "COPYING");
         assert_eq!(table["exclude"][0], "note");
         assert_eq!((&table["rows_copied"], &table["deletes"]), (&"500".into(), &"1".into()));
+        assert_eq!(table["nulled"]["at"], "3");
         assert_eq!((&table["partitions_done"], &table["partitions_total"]), (&2.into(), &4.into()));
         let stream = &json["streams"][0];
         assert_eq!((&stream["position"], &stream["lag_bytes"]), (&"0/100".into(), &"128".into()));

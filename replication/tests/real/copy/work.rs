@@ -76,7 +76,7 @@ pub async fn copy_all(session: &Session, sink: &Clickhouse, plan: &Arc<TablePlan
                 assert!(read_end > Lsn::ZERO);
                 copied += rows;
             }
-            CopyOutcome::Rewritten => panic!("nobody rewrote the table"),
+            other => panic!("nobody touches the table: {other:?}"),
         }
     }
     copied
