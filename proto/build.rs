@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use protox::prost_reflect::DescriptorPool;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
+    "millrace/v1/access.proto",
     "millrace/v1/mirror.proto",
     "millrace/v1/peer.proto",
     "millrace/v1/status.proto",
@@ -19,7 +20,8 @@ const FILES: [&str; 4] = [
 const PACKAGE: &str = "millrace.v1";
 
 /// Messages with secrets in them: the derived `Debug` would show them. `src/lib.rs` has ours.
-const WITH_SECRETS: [&str; 4] = [
+const WITH_SECRETS: [&str; 5] = [
+    ".millrace.v1.CreateTokenResponse",
     ".millrace.v1.PostgresConfig",
     ".millrace.v1.ClickhouseConfig",
     ".millrace.v1.TlsConfig",

@@ -11,6 +11,7 @@
 
 mod support;
 
+mod access;
 mod api;
 mod chaos;
 mod crash;
@@ -48,6 +49,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
+        access::tests(),
         api::tests(),
         chaos::tests(),
         crash::tests(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use millrace_catalog::drafts::{Check, CheckReport, CheckStatus, CheckedColumn, CheckedTable, Draft};
 use millrace_catalog::spec::{self as asked, MirrorSpec, PeerConfig, PeerSpec, TableSpec};
+use millrace_replication::addresses::AddressRules;
 use millrace_replication::clickhouse::{
     Clickhouse, ClickhouseConfig, TableState, checks as clickhouse_checks,
 };
@@ -55,33 +56,39 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
     let id: Uuid = draft.parse().map_err(malformed)?;
     let application = environment.catalog.installation().await?.application("check");
     let report = match environment.catalog.open_draft(id).await? {
-        Draft::Peer(peer) => look_at_peer(&peer, &application).await,
-        Draft::Tables(source) => look_at_tables(&source, &application).await?,
+        Draft::Peer(peer) => look_at_peer(&environment.addresses, &peer, &application).await,
+        Draft::Tables(source) => look_at_tables(&environment.addresses, &source, &application).await?,
         Draft::Mirror { mirror, source, destination, former, slots } => {
-            let peers = (source_config(&source)?, destination_config(&destination)?);
+            let source = source_config(&environment.addresses, &source)?;
+            let destination = destination_config(&environment.addresses, &destination)?;
+            let peers = (source, destination);
             Box::pin(look_at_mirror(&mirror, peers, &former, slots, &application)).await?
         }
     };
     environment.catalog.write_draft_result(id, &report).await
 }
 
-async fn look_at_peer(peer: &PeerSpec, application: &str) -> CheckReport {
+async fn look_at_peer(addresses: &Arc<AddressRules>, peer: &PeerSpec, application: &str) -> CheckReport {
     let checks = match &peer.config {
         PeerConfig::Postgres(config) => {
-            let mut checks = check::source(&peers::source(config), SLOTS, application).await.0;
+            let mut checks = check::source(&peers::source(config, addresses), SLOTS, application).await.0;
             // Mirrors may be made with publications of the tables' owner.
             let publishing = checks.iter_mut().filter(|check| check.name == check::PUBLICATION_PRIVILEGE);
             publishing.for_each(found::Check::soften);
             checks
         }
-        PeerConfig::Clickhouse(config) => clickhouse_checks(&peers::destination(config)).await,
+        PeerConfig::Clickhouse(config) => clickhouse_checks(&peers::destination(config, addresses)).await,
     };
     report(checks, Vec::new())
 }
 
 /// Every table of users, each with what keeps it from being replicated.
-async fn look_at_tables(source: &PeerSpec, application: &str) -> Result<CheckReport> {
-    let (mut checks, session) = check::source(&source_config(source)?, SLOTS, application).await;
+async fn look_at_tables(
+    addresses: &Arc<AddressRules>,
+    source: &PeerSpec,
+    application: &str,
+) -> Result<CheckReport> {
+    let (mut checks, session) = check::source(&source_config(addresses, source)?, SLOTS, application).await;
     let mut tables = Vec::new();
     if let Some(session) = session {
         for shape in describe::list(&session).await? {
@@ -137,7 +144,7 @@ async fn look_at_mirror(
     let reachable = destination_checks.iter().all(|check| check.status != found::CheckStatus::Fail);
     checks.extend(destination_checks);
     if reachable {
-        checks.extend(look_at_destinations(&destination, &plans, former).await);
+        checks.extend(look_at_destinations(destination, &plans, former).await);
     }
     Ok(report(checks, tables))
 }
@@ -295,16 +302,16 @@ async fn refuse_misfit(clickhouse: &Clickhouse, plan: &TablePlan) -> Result<Tabl
     }
 }
 
-fn source_config(peer: &PeerSpec) -> Result<SourceConfig> {
+fn source_config(addresses: &Arc<AddressRules>, peer: &PeerSpec) -> Result<SourceConfig> {
     match &peer.config {
-        PeerConfig::Postgres(config) => Ok(peers::source(config)),
+        PeerConfig::Postgres(config) => Ok(peers::source(config, addresses)),
         PeerConfig::Clickhouse(_) => Err(peers::wrong_kind(&peer.name, "source", "PostgreSQL")),
     }
 }
 
-fn destination_config(peer: &PeerSpec) -> Result<ClickhouseConfig> {
+fn destination_config(addresses: &Arc<AddressRules>, peer: &PeerSpec) -> Result<ClickhouseConfig> {
     match &peer.config {
-        PeerConfig::Clickhouse(config) => Ok(peers::destination(config)),
+        PeerConfig::Clickhouse(config) => Ok(peers::destination(config, addresses)),
         PeerConfig::Postgres(_) => Err(peers::wrong_kind(&peer.name, "destination", "ClickHouse")),
     }
 }

@@ -6,6 +6,7 @@ use millrace_catalog::Catalog;
 use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::spec::PeerConfig;
+use millrace_replication::addresses::AddressRules;
 use millrace_replication::block::Nulled;
 use millrace_replication::clickhouse::Clickhouse;
 use millrace_replication::postgres::{self, Session, SourceConfig, System};
@@ -24,6 +25,8 @@ pub(crate) struct Environment {
     pub(crate) worker: String,
     /// The catalog.
     pub(crate) catalog: Catalog,
+    /// Where peers may be.
+    pub(crate) addresses: Arc<AddressRules>,
     /// What this process did.
     pub(crate) metrics: Metrics,
     /// The bytes of rows that all streams of this process hold together.
@@ -44,14 +47,25 @@ pub(crate) struct Destination {
 
 impl Environment {
     /// Registers the metrics.
-    pub(crate) fn new(worker: String, catalog: Catalog, registry: &Mutex<Registry>) -> Self {
-        Self { worker, catalog, metrics: Metrics::new(registry), memory: MemoryBudget::new(WORKER_BYTES) }
+    pub(crate) fn new(
+        worker: String,
+        catalog: Catalog,
+        addresses: AddressRules,
+        registry: &Mutex<Registry>,
+    ) -> Self {
+        Self {
+            worker,
+            catalog,
+            addresses: Arc::new(addresses),
+            metrics: Metrics::new(registry),
+            memory: MemoryBudget::new(WORKER_BYTES),
+        }
     }
 
     /// How to reach the source of a mirror.
     pub(crate) async fn source(&self, mirror: &Mirror) -> Result<SourceConfig> {
         match self.catalog.get_peer(&mirror.spec.source).await?.spec.config {
-            PeerConfig::Postgres(peer) => Ok(peers::source(&peer)),
+            PeerConfig::Postgres(peer) => Ok(peers::source(&peer, &self.addresses)),
             PeerConfig::Clickhouse(_) => Err(peers::wrong_kind(&mirror.spec.source, "source", "PostgreSQL")),
         }
     }
@@ -84,7 +98,7 @@ impl Environment {
             return Err(peers::wrong_kind(&mirror.spec.destination, "destination", "ClickHouse"));
         };
         Ok(Destination {
-            clickhouse: Clickhouse::connect(&peers::destination(&peer)).await?,
+            clickhouse: Clickhouse::connect(&peers::destination(&peer, &self.addresses)).await?,
             cluster: peer.cluster,
             max_inserts_per_second: peer.max_inserts_per_second,
             max_concurrent_inserts: peer.max_concurrent_inserts,

@@ -52,6 +52,9 @@ mod take_epoch;
 use std::sync::{Arc, Mutex};
 
 use millrace_catalog::Catalog;
+/// Where peers may be: the rules of the data plane.
+pub use millrace_replication::addresses;
+use millrace_replication::addresses::AddressRules;
 use prometheus_client::registry::Registry;
 use temporalio_sdk::WorkerOptions;
 
@@ -64,9 +67,15 @@ pub struct Activities {
 }
 
 impl Activities {
-    /// The activities of the process that Temporal knows as `worker`; their metrics go into `registry`.
-    pub fn new(worker: String, catalog: Catalog, registry: &Mutex<Registry>) -> Self {
-        Self { environment: Arc::new(Environment::new(worker, catalog, registry)) }
+    /// The activities of the process that Temporal knows as `worker`; they dial peers where `addresses` lets them,
+    /// and their metrics go into `registry`.
+    pub fn new(
+        worker: String,
+        catalog: Catalog,
+        addresses: AddressRules,
+        registry: &Mutex<Registry>,
+    ) -> Self {
+        Self { environment: Arc::new(Environment::new(worker, catalog, addresses, registry)) }
     }
 
     /// Registers what runs on the control queue.

@@ -1,13 +1,16 @@
 //! Peers as the catalog has them, as the data plane takes them. Pure: no I/O.
 
+use std::sync::Arc;
+
 use millrace_catalog::spec::{self, ClickhousePeer, PostgresPeer, Secret};
+use millrace_replication::addresses::AddressRules;
 use millrace_replication::clickhouse::{ClickhouseConfig, ClickhouseTls, InsertCompression};
 use millrace_replication::postgres::{SourceConfig, Tls, TlsMode};
 use millrace_terms::{Code, Error};
 use secrecy::SecretString;
 
 /// How to reach a source.
-pub(crate) fn source(peer: &PostgresPeer) -> SourceConfig {
+pub(crate) fn source(peer: &PostgresPeer, addresses: &Arc<AddressRules>) -> SourceConfig {
     SourceConfig {
         host: peer.host.clone(),
         port: peer.port,
@@ -26,11 +29,12 @@ pub(crate) fn source(peer: &PostgresPeer) -> SourceConfig {
             cert: peer.tls.cert.clone(),
             key: secret(&peer.tls.key),
         },
+        addresses: addresses.clone(),
     }
 }
 
 /// How to reach a destination.
-pub(crate) fn destination(peer: &ClickhousePeer) -> ClickhouseConfig {
+pub(crate) fn destination(peer: &ClickhousePeer, addresses: &Arc<AddressRules>) -> ClickhouseConfig {
     ClickhouseConfig {
         url: peer.url.clone(),
         user: peer.user.clone(),
@@ -42,6 +46,7 @@ pub(crate) fn destination(peer: &ClickhousePeer) -> ClickhouseConfig {
             key: secret(&peer.tls.key),
         },
         compression: InsertCompression::Auto,
+        addresses: addresses.clone(),
     }
 }
 

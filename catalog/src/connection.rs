@@ -7,7 +7,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use millrace_terms::{Code, Error, Result};
 use tokio::sync::OnceCell;
 use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::errors;
@@ -19,6 +19,9 @@ use crate::tls::{self, Verify};
 /// Most connections of one process: a statement takes a millisecond, so ten serve thousands a
 /// second, and ten processes fit into PostgreSQL's default of 100 connections.
 pub const POOL_SIZE_MAX: usize = 10;
+
+/// PostgreSQL's port where a URL names none.
+const DEFAULT_PORT: u16 = 5432;
 
 /// How long a request waits for a free connection.
 pub(crate) const POOL_WAIT: Duration = Duration::from_secs(10);
@@ -99,6 +102,25 @@ impl Catalog {
     pub(crate) async fn client(&self) -> Result<Object> {
         self.pool.get().await.map_err(errors::pool)
     }
+}
+
+/// Where the catalog of a URL is, as host, port and database; several for a URL that names several hosts.
+///
+/// # Errors
+/// INVALID_ARGUMENT for a malformed URL.
+pub fn addresses(url: &str) -> Result<Vec<(String, u16, String)>> {
+    let (config, _) = settings(url, "")?;
+    let name = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    let ports = config.get_ports();
+    let port = |n: usize| ports.get(n).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
+    let hosts = config.get_hosts().iter().enumerate().map(|(n, host)| {
+        let host = match host {
+            Host::Tcp(host) => host.clone(),
+            Host::Unix(path) => path.to_string_lossy().into_owned(),
+        };
+        (host, port(n), name.to_owned())
+    });
+    Ok(hosts.collect())
 }
 
 /// Connects outside the pool and without its time limits: migrations take as long as they take.
@@ -182,6 +204,14 @@ mod tests {
         assert_eq!(mode("?sslmode=require").unwrap(), SslMode::Require);
         let missing = mode("?sslmode=verify-full&sslrootcert=/no/such%20file").unwrap_err();
         assert!(missing.message().contains("/no/such file"), "{missing}");
+    }
+
+    #[test]
+    fn urls_say_where_the_catalog_is() {
+        let one = addresses("postgres://u:p@db/millrace").unwrap();
+        assert_eq!(one, [("db".to_owned(), 5432, "millrace".to_owned())]);
+        let two = addresses("postgres://u:p@a:1,b:2/d?sslmode=verify-full").unwrap();
+        assert_eq!(two, [("a".to_owned(), 1, "d".to_owned()), ("b".to_owned(), 2, "d".to_owned())]);
     }
 
     #[test]

@@ -20,7 +20,9 @@
 //! - [`edits`]: changes of a mirror while it runs.
 //! - [`sharing`]: destination tables of several source tables.
 //! - [`leaves`]: the relations that hold the rows of a table.
+//! - [`rotation`]: what is sealed, under a new key.
 //! - [`drafts`]: specs that are checked before they are stored, and the answers.
+//! - [`tokens`], [`audit`]: who may call the API, and what was done through it.
 //! - [`batches`], [`events`]: figures and history, for people. [`retention`] deletes the old ones.
 //!
 //! A write by an attempt that may have been replaced is conditional: on the stream's lease, on the
@@ -30,6 +32,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod append;
+pub mod audit;
 pub mod batches;
 pub mod connection;
 pub mod copies;
@@ -51,6 +54,7 @@ pub mod peers;
 pub mod purges;
 pub mod recovery;
 pub mod retention;
+pub mod rotation;
 pub mod sealing;
 pub mod sharing;
 pub mod spec;
@@ -60,6 +64,7 @@ pub mod state;
 pub mod streams;
 pub mod tables;
 mod tls;
+pub mod tokens;
 
 pub use connection::Catalog;
 pub use migration::migrate;

@@ -173,30 +173,6 @@ impl Catalog {
         transaction.commit().await.map_err(errors::database)
     }
 
-    /// Seals every peer under the current key that is sealed under another one; gives their number.
-    /// When it is done by any process that has the new key, the old key may go.
-    pub async fn reseal_peers(&self) -> Result<usize> {
-        let client = self.client().await?;
-        let rows = sql::rows(
-            &client,
-            "select name, sealed, key_id, request_id, created_at, updated_at, etag from peers where key_id <> $1",
-            &[&self.keys.current_id()],
-        )
-        .await?;
-        for row in &rows {
-            let peer = self.open_peer(row)?;
-            let sealed = self.seal_peer(&peer.spec)?;
-            // Changed by somebody meanwhile: sealed under the current key by them.
-            sql::execute(
-                &client,
-                "update peers set sealed = $2, key_id = $3 where name = $1 and etag = $4",
-                &[&peer.spec.name, &sealed.bytes, &sealed.key_id, &peer.etag],
-            )
-            .await?;
-        }
-        Ok(rows.len())
-    }
-
     fn seal_peer(&self, spec: &PeerSpec) -> Result<Sealed> {
         let plain = serde_json::to_vec(&spec.config).map_err(|error| errors::internal(error.to_string()))?;
         self.keys.seal(SEALED_KIND, &spec.name, &plain)

@@ -23,8 +23,11 @@ pub const EVENTS_KEPT: Duration = DAY.saturating_mul(30);
 /// takes at most half a minute.
 pub const DRAFTS_KEPT: Duration = Duration::from_secs(10 * 60);
 
+/// How long the audit log is kept: a year is what auditors look back over.
+pub const AUDIT_KEPT: Duration = DAY.saturating_mul(365);
+
 impl Catalog {
-    /// Deletes batches, events and drafts that are older than they are kept; gives their number.
+    /// Deletes batches, events, drafts and audit entries that are older than they are kept; gives their number.
     pub async fn delete_expired(&self) -> Result<u64> {
         let client = self.client().await?;
         let mut deleted = 0;
@@ -32,6 +35,7 @@ impl Catalog {
             ("batches", "at", BATCHES_KEPT),
             ("events", "at", EVENTS_KEPT),
             ("drafts", "created_at", DRAFTS_KEPT),
+            ("audit", "at", AUDIT_KEPT),
         ] {
             let sql = format!(
                 "delete from {table} where ctid = any(array(

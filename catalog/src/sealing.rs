@@ -5,7 +5,7 @@
 //! A sealed value is `nonce (12 bytes) ‖ ciphertext ‖ tag (16 bytes)`. The identity of its row is
 //! authenticated with it, so that whoever can write to the catalog cannot give one peer the sealed
 //! description of another. The id of the key is stored beside it: keys are rotated by putting a new
-//! one in front; the old one may go when everything is sealed anew ([`crate::Catalog::reseal_peers`]).
+//! one in front; the old one may go when everything is sealed anew ([`crate::rotation`]).
 //! Nonces are random; 2^32 of them under one key are safe (NIST SP 800-38D, section 8.3), and a key
 //! seals a few values for each change of a peer.
 
@@ -26,8 +26,8 @@ const NONCE_BYTES: usize = 12;
 const FORM: &str = "Give MILLRACE_SECRET_KEYS as `id:base64 of 32 bytes[,id:base64...]`, the key to seal with \
     first; `openssl rand -base64 32` makes one.";
 
-/// The keys of `MILLRACE_SECRET_KEYS`. The first seals, all open.
-#[derive(Clone)]
+/// The keys of `MILLRACE_SECRET_KEYS`. The first seals, all open. `Default` is none: nothing is sealed or opened.
+#[derive(Clone, Default)]
 pub struct SecretKeys(Arc<[SecretKey]>);
 
 struct SecretKey {
@@ -79,6 +79,11 @@ impl SecretKeys {
     /// Id of the key that seals.
     pub fn current_id(&self) -> &str {
         self.0.first().map_or("", |key| &key.id)
+    }
+
+    /// The ids of all keys, the one that seals first.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|key| key.id.as_str())
     }
 
     /// Seals `plain` for the row `kind`, `name`.

@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
 use crate::{
-    apply, context, demo, dev, embedded_clickhouse, export, health, import, migrate, mirror, peer, server,
-    shell, table, worker,
+    apply, audit, context, demo, dev, embedded_clickhouse, export, health, import, keys, migrate, mirror, peer,
+    server, shell, table, token, worker,
 };
 
 /// Millrace replicates PostgreSQL into ClickHouse.
@@ -58,12 +58,18 @@ pub enum Command {
     Context(context::ContextArguments),
     /// Turn another tool's mirrors into the file that `apply` takes
     Import(import::ImportArguments),
+    /// Who may call the API: make, list and revoke tokens
+    Token(token::TokenArguments),
+    /// Show who changed what through the API
+    Audit(audit::AuditArguments),
     /// Run the control server
     Server(server::ServerArguments),
     /// Run a worker: it copies and streams the data
     Worker(worker::WorkerArguments),
     /// Bring the catalog's schema to what this release needs
     Migrate(migrate::MigrateArguments),
+    /// Keys that seal the peers' secrets: make, show, rotate
+    Keys(keys::KeysArguments),
     /// Ask a server or a worker how it is: exit 0 if well
     Health(health::HealthArguments),
     /// Print the JSON Schema of the file, for editors
@@ -84,6 +90,7 @@ impl Command {
             Command::Server(_)
             | Command::Worker(_)
             | Command::Migrate(_)
+            | Command::Keys(_)
             | Command::EmbeddedClickhouse(_) => Speaker::Process,
             _ => Speaker::Command,
         }

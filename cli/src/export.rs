@@ -31,7 +31,7 @@ pub struct ExportArguments {
 /// # Errors
 /// What the server answers; SERVER_UNREACHABLE if it does not.
 pub async fn run(arguments: ExportArguments) -> anyhow::Result<ExitCode> {
-    let mut client = Client::connect(&arguments.client.address).await?;
+    let mut client = Client::connect(&arguments.client.link).await?;
     let request = ExportRequest { mirrors: arguments.mirrors };
     let answer = client.system.export(call(request)).await?.into_inner();
     arguments.client.output.print(&answer, |answer| answer.document.clone())?;

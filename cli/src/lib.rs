@@ -4,9 +4,10 @@
 //!   end each help.
 //! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
+//! - [`keys`]: the keys that seal secrets in the catalog.
 //! - [`health`]: asks a process how it is, for container platforms.
-//! - [`peer`], [`mirror`], [`table`], [`apply`], [`export`]: the client verbs; [`client`]: what they share;
-//!   [`context`]: servers by name.
+//! - [`peer`], [`mirror`], [`table`], [`apply`], [`export`], [`token`], [`audit`]: the client verbs; [`client`]: what they
+//!   share; [`context`]: servers by name.
 //! - [`import`]: other tools' mirrors as a file. [`shell`]: completion and manual.
 //! - [`settings`]: settings that several processes share.
 //! - [`environment`]: the table of all environment variables, read off the command line's definition.
@@ -17,6 +18,7 @@
 
 pub mod apply;
 pub mod arguments;
+pub mod audit;
 pub mod client;
 pub mod command_line;
 pub mod context;
@@ -29,6 +31,7 @@ pub mod export;
 pub mod failure;
 pub mod health;
 pub mod import;
+pub mod keys;
 pub mod logs;
 pub mod migrate;
 pub mod mirror;
@@ -38,6 +41,7 @@ pub mod settings;
 pub mod shell;
 pub mod signals;
 pub mod table;
+pub mod token;
 pub mod worker;
 
 use std::process::ExitCode;
@@ -82,6 +86,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Table(arguments) => Box::pin(table::run(arguments)).await,
         Command::Peer(arguments) => Box::pin(peer::run(arguments)).await,
         Command::Mirror(arguments) => Box::pin(mirror::run(arguments)).await,
+        Command::Keys(arguments) => Box::pin(keys::run(arguments)).await,
+        Command::Token(arguments) => Box::pin(token::run(arguments)).await,
+        Command::Audit(arguments) => Box::pin(audit::run(arguments)).await,
         Command::Apply(arguments) => Box::pin(apply::run(arguments)).await,
         Command::Diff(arguments) => Box::pin(apply::diff(arguments)).await,
         Command::Export(arguments) => Box::pin(export::run(arguments)).await,

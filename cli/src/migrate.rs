@@ -5,19 +5,27 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
+use millrace_catalog::tokens::{self, AdminToken};
 use secrecy::ExposeSecret;
 
 use crate::client::output;
-use crate::settings::CatalogUrl;
+use crate::settings::{AdminTokenArguments, CatalogUrl};
 
 /// Arguments of `millrace migrate`.
 #[derive(Debug, Args)]
 pub struct MigrateArguments {
     #[command(flatten)]
     catalog: CatalogUrl,
+    #[command(flatten)]
+    admin_token: AdminTokenArguments,
+    /// Make no admin token: the server is to run with --insecure-no-auth
+    #[arg(long, env = "MILLRACE_INSECURE_NO_AUTH", value_parser = FalseyValueParser::new())]
+    insecure_no_auth: bool,
 }
 
-/// Brings the catalog's schema to what this release needs. Several at once are safe: they take turns.
+/// Brings the catalog's schema to what this release needs, and sees that there is an admin token. Several at
+/// once are safe: they take turns.
 ///
 /// # Errors
 /// CATALOG_UNREACHABLE; CATALOG_VERSION if the catalog is newer than this release.
@@ -30,5 +38,17 @@ pub async fn run(arguments: MigrateArguments) -> anyhow::Result<ExitCode> {
         from => format!("was {from}"),
     };
     output::write(&format!("catalog at version {} ({from}), installation {}", done.to, done.installation))?;
+    if arguments.insecure_no_auth {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let given = arguments.admin_token.resolve()?;
+    match tokens::ensure_admin_token(url.expose_secret(), given.as_ref()).await? {
+        AdminToken::Made(token) => {
+            output::write("admin token, shown this once (pass it by MILLRACE_TOKEN or --token):")?;
+            output::write(token.expose_secret())?;
+        }
+        AdminToken::Given => output::write("the given admin token is stored")?,
+        AdminToken::Kept => {}
+    }
     Ok(ExitCode::SUCCESS)
 }

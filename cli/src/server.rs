@@ -3,9 +3,11 @@
 //! I/O rim: wiring only.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 
 use crate::settings::{CatalogUrl, SecretKeys, Temporal};
 use crate::signals;
@@ -25,6 +27,21 @@ pub struct ServerArguments {
     /// Origins of web pages that may ask, such as https://ui.example.com, several with commas; * for any
     #[arg(long, value_name = "ORIGINS", env = "MILLRACE_CORS_ORIGINS", value_delimiter = ',')]
     cors_origins: Vec<String>,
+    /// Do without tokens: everybody on this machine may do everything. Refused on other addresses than loopback
+    #[arg(long, env = "MILLRACE_INSECURE_NO_AUTH", value_parser = FalseyValueParser::new())]
+    insecure_no_auth: bool,
+    /// Requests a second of one token at most; 0 for any number
+    #[arg(long, value_name = "NUMBER", env = "MILLRACE_REQUESTS_PER_SECOND", default_value_t = 100)]
+    requests_per_second: u32,
+    /// File of the API's certificate with its chain (PEM): gRPC and HTTP then speak TLS only
+    #[arg(long, value_name = "PATH", env = "MILLRACE_API_TLS_CERT", requires = "api_tls_key")]
+    api_tls_cert: Option<PathBuf>,
+    /// File of the certificate's key (PEM)
+    #[arg(long, value_name = "PATH", env = "MILLRACE_API_TLS_KEY", requires = "api_tls_cert")]
+    api_tls_key: Option<PathBuf>,
+    /// File of authorities (PEM), one of which must have signed the certificate that each client shows
+    #[arg(long, value_name = "PATH", env = "MILLRACE_API_TLS_CLIENT_CA", requires = "api_tls_cert")]
+    api_tls_client_ca: Option<PathBuf>,
     #[command(flatten)]
     catalog: CatalogUrl,
     #[command(flatten)]
@@ -38,6 +55,9 @@ pub struct ServerArguments {
 /// # Errors
 /// What waiting cannot mend: an address in use, malformed settings, a catalog older than needed.
 pub async fn run(arguments: ServerArguments) -> anyhow::Result<ExitCode> {
+    let client_ca = arguments.api_tls_client_ca;
+    let tls = arguments.api_tls_cert.zip(arguments.api_tls_key);
+    let tls = tls.map(|(cert, key)| millrace_server::TlsFiles { cert, key, client_ca });
     let config = millrace_server::Config {
         catalog_url: arguments.catalog.resolve()?,
         secret_keys: arguments.keys.resolve()?,
@@ -48,6 +68,9 @@ pub async fn run(arguments: ServerArguments) -> anyhow::Result<ExitCode> {
         http_listen: arguments.http_listen,
         metrics_listen: arguments.metrics_listen,
         cors_origins: arguments.cors_origins,
+        insecure_no_auth: arguments.insecure_no_auth,
+        requests_per_second: arguments.requests_per_second,
+        tls,
     };
     millrace_server::run(config, signals::shutdown()?).await?;
     Ok(ExitCode::SUCCESS)

@@ -57,6 +57,28 @@ impl SecretKeys {
     }
 }
 
+/// The admin token of an installation, where it is not to be drawn.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct AdminTokenArguments {
+    /// Admin token to store: mlr_<12 hexadecimal digits>_<64 hexadecimal digits>; without it one is made and printed
+    #[arg(long, value_name = "TOKEN", env = "MILLRACE_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<SecretString>,
+    /// File that holds the admin token
+    #[arg(long, value_name = "PATH", env = "MILLRACE_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl AdminTokenArguments {
+    /// The token, if one is given.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT if the file cannot be read.
+    pub fn resolve(&self) -> Result<Option<SecretString>, Error> {
+        optional(self.admin_token.as_ref(), self.admin_token_file.as_deref())
+    }
+}
+
 /// Where Temporal is, and which task queues are ours.
 #[derive(Debug, Args)]
 pub struct Temporal {
@@ -78,10 +100,19 @@ pub struct Temporal {
 
 /// A secret given directly or as a file; the definition of the flags lets exactly one through.
 fn secret(flag: &str, value: Option<&SecretString>, file: Option<&Path>) -> Result<SecretString, Error> {
+    let missing = || Error::new(Code::InvalidArgument, format!("--{flag} is missing"));
+    optional(value, file)?.ok_or_else(missing)
+}
+
+/// A secret given directly, as a file, or not at all.
+///
+/// # Errors
+/// INVALID_ARGUMENT if the file cannot be read.
+pub fn optional(value: Option<&SecretString>, file: Option<&Path>) -> Result<Option<SecretString>, Error> {
     match (value, file) {
-        (Some(value), _) => Ok(value.clone()),
-        (None, Some(path)) => read_secret_file(path),
-        (None, None) => Err(Error::new(Code::InvalidArgument, format!("--{flag} is missing"))),
+        (Some(value), _) => Ok(Some(value.clone())),
+        (None, Some(path)) => read_secret_file(path).map(Some),
+        (None, None) => Ok(None),
     }
 }
 

@@ -56,7 +56,7 @@ struct DropArguments {
 /// # Errors
 /// What the server answers; SERVER_UNREACHABLE if it does not.
 pub async fn run(arguments: TableArguments) -> anyhow::Result<ExitCode> {
-    let mut client = Client::connect(&arguments.client.address).await?;
+    let mut client = Client::connect(&arguments.client.link).await?;
     let mirrors = &mut client.mirrors;
     let request_id = request_id();
     let (mirror, text) = match arguments.command {

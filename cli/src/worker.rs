@@ -25,6 +25,13 @@ pub struct WorkerArguments {
     /// Address and port of Prometheus metrics and health
     #[arg(long, value_name = "ADDRESS", env = "MILLRACE_METRICS_LISTEN", default_value = "127.0.0.1:9091")]
     metrics_listen: SocketAddr,
+    /// Networks that peers may be in, such as 10.0.0.0/8,192.168.1.7 [default: all but link-local, metadata services
+    /// and multicast]
+    #[arg(long, value_name = "NETWORKS", env = "MILLRACE_PEER_ALLOW", value_delimiter = ',')]
+    peer_allow: Vec<String>,
+    /// Networks that peers may not be in; 127.0.0.0/8,::1 forbids this machine
+    #[arg(long, value_name = "NETWORKS", env = "MILLRACE_PEER_DENY", value_delimiter = ',')]
+    peer_deny: Vec<String>,
     #[command(flatten)]
     catalog: CatalogUrl,
     #[command(flatten)]
@@ -67,6 +74,8 @@ pub async fn run(arguments: WorkerArguments) -> anyhow::Result<ExitCode> {
         temporal_namespace: arguments.temporal.temporal_namespace,
         queue_prefix: arguments.temporal.queue_prefix,
         queues: arguments.queues.into_iter().map(Into::into).collect(),
+        peer_allow: arguments.peer_allow,
+        peer_deny: arguments.peer_deny,
         metrics_listen: arguments.metrics_listen,
     };
     millrace_worker::run(config, signals::shutdown()?).await?;

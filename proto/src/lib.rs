@@ -59,6 +59,12 @@ impl fmt::Debug for v1::ApplyRequest {
     }
 }
 
+impl fmt::Debug for v1::CreateTokenResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CreateTokenResponse").field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::v1;

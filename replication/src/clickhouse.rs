@@ -24,6 +24,7 @@ pub use self::alter::Alter;
 pub use self::check::checks;
 pub use self::insert::{INSERT_SECONDS_MAX, Insert, InsertId};
 pub use self::table::TableState;
+use crate::addresses::AddressRules;
 use crate::types::TimeRange;
 
 /// The oldest supported release: year and month.
@@ -66,6 +67,8 @@ pub struct ClickhouseConfig {
     pub tls: ClickhouseTls,
     /// Whether inserts are compressed.
     pub compression: InsertCompression,
+    /// Where a peer may be.
+    pub addresses: Arc<AddressRules>,
 }
 
 /// What https needs beyond the system's authorities. PEM text or the path of a file; empty for
@@ -117,11 +120,16 @@ impl Clickhouse {
     /// Connects, and asks the server for its version and its range of dates.
     ///
     /// # Errors
-    /// `DESTINATION_UNREACHABLE`, `DESTINATION_AUTH`, `DESTINATION_VERSION` below 24.8, or
+    /// `DESTINATION_UNREACHABLE`, `DESTINATION_AUTH`, `DESTINATION_VERSION` below 24.8, `ADDRESS_DENIED`, or
     /// `INVALID_ARGUMENT` for a URL or certificate that cannot be read.
     pub async fn connect(config: &ClickhouseConfig) -> Result<Self> {
-        let client = connector::client(&config.tls)?
-            .with_url(url(config)?)
+        let url = url(config)?;
+        let (host, port) = host_and_port(url);
+        // Each connection is judged again: the address of a name may change. This tells the reason, and judges
+        // the URLs that hold an address.
+        config.addresses.resolve(host, port, Code::DestinationUnreachable).await?;
+        let client = connector::client(&config.tls, &config.addresses)?
+            .with_url(url)
             .with_user(&config.user)
             .with_password(config.password.expose_secret())
             .with_product_info("millrace", env!("CARGO_PKG_VERSION"))
@@ -244,6 +252,18 @@ fn url(config: &ClickhouseConfig) -> Result<&str> {
     Err(Error::new(Code::InvalidArgument, message).with("field", "url"))
 }
 
+/// Host and port of a URL; the host of an IPv6 address without its brackets.
+fn host_and_port(url: &str) -> (&str, u16) {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let standard = if scheme == "https" { 443 } else { 80 };
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port.strip_prefix(':')),
+        None => authority.rsplit_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+    };
+    (host, port.and_then(|port| port.parse().ok()).unwrap_or(standard))
+}
+
 fn compression(config: &ClickhouseConfig) -> Compression {
     match config.compression {
         InsertCompression::None => Compression::None,
@@ -254,9 +274,8 @@ fn compression(config: &ClickhouseConfig) -> Compression {
 }
 
 fn is_loopback(url: &str) -> bool {
-    let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
-    let host = authority.split(':').next().unwrap_or_default();
-    host == "localhost" || authority.starts_with("[::1]") || host.starts_with("127.")
+    let (host, _) = host_and_port(url);
+    host == "localhost" || host == "::1" || host.starts_with("127.")
 }
 
 /// Year and month of a version.
@@ -283,6 +302,14 @@ mod tests {
         for elsewhere in ["http://10.0.0.1:8123", "https://localhost.example:8443", "http://ch"] {
             assert!(!is_loopback(elsewhere), "{elsewhere}");
         }
+    }
+
+    #[test]
+    fn hosts_are_read_off_urls() {
+        assert_eq!(host_and_port("http://db:8123/path"), ("db", 8123));
+        assert_eq!(host_and_port("https://[fe80::1]:8443"), ("fe80::1", 8443));
+        assert_eq!(host_and_port("https://db"), ("db", 443));
+        assert_eq!(host_and_port("http://[::1]?x"), ("::1", 80));
     }
 
     #[test]

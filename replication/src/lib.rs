@@ -1,5 +1,6 @@
 //! The data plane: from PostgreSQL's wire bytes to ClickHouse's columns.
 //!
+//! - [`addresses`]: which addresses peers may have.
 //! - [`table`]: what is known of one table: its columns, key, and how each column is transcoded.
 //! - [`types`]: the table of types, and the transcoding of one value in either of its wire forms.
 //! - [`block`]: rows of one table on their way to ClickHouse, column by column.
@@ -15,6 +16,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod addresses;
 pub mod block;
 pub mod check;
 pub mod clickhouse;

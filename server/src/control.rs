@@ -4,6 +4,7 @@
 //! The server owns no state and never dials a user's database: it reads and writes the catalog,
 //! starts and asks workflows, and lets workers look at peers.
 
+mod access;
 mod apply;
 mod checks;
 mod edits;
@@ -23,6 +24,7 @@ use millrace_terms::{Code, Result};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::fault::Answer;
 use crate::orchestra::Orchestra;
 
@@ -35,14 +37,20 @@ const UNSTARTED_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Control {
     pub(crate) catalog: Catalog,
     pub(crate) orchestra: Orchestra,
+    pub(crate) access: Arc<Access>,
     watches: Arc<Semaphore>,
     shutdown: CancellationToken,
 }
 
 impl Control {
     /// The functions of the API over these parts; watches end with `shutdown`.
-    pub(crate) fn new(catalog: Catalog, orchestra: Orchestra, shutdown: CancellationToken) -> Self {
-        Self { catalog, orchestra, watches: Arc::new(Semaphore::new(WATCHES_MAX)), shutdown }
+    pub(crate) fn new(
+        catalog: Catalog,
+        orchestra: Orchestra,
+        access: Arc<Access>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { catalog, orchestra, access, watches: Arc::new(Semaphore::new(WATCHES_MAX)), shutdown }
     }
 
     /// The releases of the parts.

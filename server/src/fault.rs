@@ -6,6 +6,7 @@
 mod http;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use millrace_terms::{Class, Code, Error};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -27,6 +28,11 @@ const DESCRIPTION_BYTES_MAX: usize = 160;
 const VIOLATIONS_MAX: usize = 6;
 /// Metadata entries at most.
 const METADATA_MAX: usize = 6;
+
+/// Key of an error's metadata for the milliseconds after which a call may be repeated.
+pub(crate) const RETRY_AFTER_MS: &str = "retry_after_ms";
+/// When to come back to a server that has its hands full: most requests take milliseconds.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 /// A failed call: the error, and what exactly was wrong with which field or object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +144,9 @@ impl From<Fault> for tonic::Status {
 
         let mut details = ErrorDetails::with_error_info(error.code().as_str(), DOMAIN, metadata);
         details.set_localized_message("en", format!("{message}\n{remedy}"));
+        if let Some(wait) = retry_after(error) {
+            details.set_retry_info(Some(wait));
+        }
         let short = |text: &str| cut(text, DESCRIPTION_BYTES_MAX);
         match &fault.details {
             Details::None => {}
@@ -153,6 +162,15 @@ impl From<Fault> for tonic::Status {
             }
         }
         tonic::Status::with_error_details(grpc_code(error.code().class()), message, details)
+    }
+}
+
+/// When a call that was refused for what others do may be repeated.
+fn retry_after(error: &Error) -> Option<Duration> {
+    match error.code() {
+        Code::RateLimited => error.metadata().get(RETRY_AFTER_MS)?.parse().ok().map(Duration::from_millis),
+        Code::ServerBusy => Some(BUSY_RETRY),
+        _ => None,
     }
 }
 
@@ -189,6 +207,18 @@ mod tests {
         assert_eq!(info.metadata["table"], "public.log");
         assert_eq!(info.metadata["remedy"], "ALTER TABLE public.log ADD PRIMARY KEY (id);");
         assert_eq!(details.precondition_failure().unwrap().violations[0].subject, "public.log");
+    }
+
+    #[test]
+    fn a_caller_who_is_limited_is_told_when_to_come_back() {
+        let delay = |error: Error| {
+            let status = tonic::Status::from(Fault::from(error));
+            status.get_error_details().retry_info().and_then(|info| info.retry_delay)
+        };
+        let limited = Error::new(Code::RateLimited, "too often").with(RETRY_AFTER_MS, "250");
+        assert_eq!(delay(limited), Some(Duration::from_millis(250)));
+        assert_eq!(delay(Error::new(Code::ServerBusy, "busy")), Some(BUSY_RETRY));
+        assert_eq!(delay(Error::new(Code::PeerNotFound, "none")), None);
     }
 
     #[test]

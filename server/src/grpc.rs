@@ -1,27 +1,32 @@
 //! gRPC: the services of `millrace.v1`, health and reflection; gRPC-Web on the same port. A thin face: every
 //! method is a function of [`Control`] behind the [`Gate`]. REST calls these very services.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream;
 use millrace_proto::v1;
+use millrace_proto::v1::access_service_server::{AccessService, AccessServiceServer};
 use millrace_proto::v1::mirror_service_server::{MirrorService, MirrorServiceServer};
 use millrace_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
 use millrace_proto::v1::system_service_server::{SystemService, SystemServiceServer};
 use millrace_terms::{Code, Error};
-use tokio_stream::wrappers::TcpListenerStream;
+use serde::Serialize;
+use serde_json::Value;
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 use tonic_web::GrpcWebLayer;
 
+use crate::access::Caller;
+use crate::access::audit::{self, Asked};
 use crate::control::Control;
 use crate::cors::Cors;
 use crate::fault::Answer;
 use crate::gate::{Gate, request_id};
+use crate::listen::Incoming;
 
 /// Bytes of a request at most: the longest is a document of `apply`.
 pub(crate) const REQUEST_BYTES_MAX: usize = 4 << 20;
@@ -59,11 +64,12 @@ pub(crate) fn services(control: Arc<Control>, gate: Arc<Gate>) -> Routes {
     Routes::new(limited!(PeerServiceServer))
         .add_service(limited!(MirrorServiceServer))
         .add_service(limited!(SystemServiceServer))
+        .add_service(limited!(AccessServiceServer))
 }
 
 /// Serves the services until `shutdown`; open requests are finished first.
 pub(crate) async fn serve(
-    listener: tokio::net::TcpListener,
+    connections: Incoming,
     services: Routes,
     cors: Cors,
     shutdown: CancellationToken,
@@ -72,12 +78,16 @@ pub(crate) async fn serve(
     health_reporter.set_serving::<PeerServiceServer<Api>>().await;
     health_reporter.set_serving::<MirrorServiceServer<Api>>().await;
     health_reporter.set_serving::<SystemServiceServer<Api>>().await;
+    health_reporter.set_serving::<AccessServiceServer<Api>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(millrace_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| Error::new(Code::Internal, format!("the API's descriptors: {error}")))?;
-    let address: Option<SocketAddr> = listener.local_addr().ok();
+    let connections = stream::unfold(connections, async |mut connections| {
+        let (connection, _) = connections.next().await?;
+        Some((Ok::<_, std::io::Error>(connection), connections))
+    });
     tonic::transport::Server::builder()
         .accept_http1(true) // a browser's gRPC-Web without TLS
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
@@ -86,26 +96,35 @@ pub(crate) async fn serve(
         .layer(cors)
         .layer(GrpcWebLayer::new())
         .add_routes(services.add_service(health).add_service(reflection))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
+        .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())
         .await
-        .map_err(|error| Error::new(Code::Internal, format!("gRPC on {address:?}: {error}")))
+        .map_err(|error| Error::new(Code::Internal, format!("gRPC: {error}")))
 }
 
 impl Api {
-    /// Carries a request out behind the gate.
+    /// Carries a request out behind the gate, if its caller may make it, and writes down what it changes.
     async fn answer<M, T, W>(
         &self,
         method: &'static str,
         request: Request<M>,
-        work: impl FnOnce(Arc<Control>, M) -> W,
+        work: impl FnOnce(Arc<Control>, Caller, M) -> W + Send + 'static,
+        told: impl FnOnce(&T) -> Value + Send + 'static,
     ) -> Result<Response<T>, Status>
     where
-        T: Send + 'static,
+        M: Serialize + Send + Sync + 'static,
+        T: Send + Sync + 'static,
         W: Future<Output = Answer<T>> + Send + 'static,
     {
         let given = request.metadata().get(REQUEST_ID_KEY).and_then(|id| id.to_str().ok());
         let id = request_id(given);
-        let work = work(self.control.clone(), request.into_inner());
+        let (metadata, _, message) = request.into_parts();
+        let (control, request_id) = (self.control.clone(), id.clone());
+        let work = async move {
+            let caller = control.access.identify(metadata.as_ref()).await?;
+            let _place = control.access.admit(&caller)?;
+            let asked = Asked { caller, method, request_id };
+            audit::carry_out(control, asked, message, work, told).await
+        };
         let header = id.parse().ok();
         match self.gate.pass(method, &id, work).await {
             Ok(answer) => {
@@ -126,6 +145,11 @@ impl Api {
     }
 }
 
+/// An answer as the audit log shows it.
+fn told(answer: &impl Serialize) -> Value {
+    serde_json::to_value(answer).unwrap_or_default()
+}
+
 /// A service whose methods are each answered by the function of [`Control`] of the same name.
 /// The whole `impl` is inside, because `async_trait` does not look into macros.
 macro_rules! service {
@@ -137,7 +161,8 @@ macro_rules! service {
                     &self,
                     request: Request<v1::$request>,
                 ) -> Result<Response<v1::$answer>, Status> {
-                    self.answer($method, request, Control::$name).await
+                    let work = |control, _caller, message| Control::$name(control, message);
+                    self.answer($method, request, work, told).await
                 }
             )+
             $($($more)+)?
@@ -180,7 +205,9 @@ service! {
             &self,
             request: Request<v1::WatchMirrorRequest>,
         ) -> Result<Response<Changes>, Status> {
-            let watch = self.answer("WatchMirror", request, Control::watch_mirror).await?;
+            let watch = self
+                .answer("WatchMirror", request, |c, _caller, m| Control::watch_mirror(c, m), |_| Value::Null)
+                .await?;
             Ok(watch.map(|changes| {
                 let messages = changes.map(|change: Answer<v1::Mirror>| match change {
                     Ok(mirror) => Ok(v1::WatchMirrorResponse { mirror: Some(mirror) }),
@@ -188,6 +215,23 @@ service! {
                 });
                 Box::pin(messages) as Changes
             }))
+        }
+    }
+}
+
+service! {
+    AccessService {
+        list_tokens "ListTokens" (ListTokensRequest) -> ListTokensResponse;
+        revoke_token "RevokeToken" (RevokeTokenRequest) -> RevokeTokenResponse;
+        list_audit_entries "ListAuditEntries" (ListAuditEntriesRequest) -> ListAuditEntriesResponse;
+    }
+    {
+        async fn create_token(
+            &self,
+            request: Request<v1::CreateTokenRequest>,
+        ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+            let work = |control, caller, message| Control::create_token(control, message, caller);
+            self.answer("CreateToken", request, work, told).await
         }
     }
 }

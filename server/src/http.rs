@@ -1,7 +1,6 @@
 //! HTTP: health, REST and its documentation on one listener, the metrics on theirs.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +13,13 @@ use axum::{Json, Router};
 use millrace_catalog::state::MirrorState;
 use millrace_terms::{Code, Error};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Control;
 use crate::cors::Cors;
 use crate::fault::{self, Fault};
+use crate::listen::{Incoming, Peer};
 use crate::metrics::Metrics;
 use crate::openapi;
 use crate::rest::Rest;
@@ -58,7 +57,7 @@ impl Stage {
 /// Serves the API's HTTP side until `shutdown`, from the very start: whoever waits for the server
 /// learns what it waits for.
 pub(crate) async fn serve_api(
-    listener: TcpListener,
+    connections: Incoming,
     stage: watch::Receiver<Stage>,
     cors: Cors,
     shutdown: CancellationToken,
@@ -68,14 +67,13 @@ pub(crate) async fn serve_api(
     let page =
         [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, DOCS_POLICY)];
     let routes = Router::new()
-        .route("/healthz", get(async || Json(json!({"status": "alive"}))))
-        .route("/readyz", get(readyz))
         .route("/openapi.json", get(async move || (json, document)))
         .route("/docs", get(async move || (page, DOCS)))
         .fallback(rest)
-        .with_state(stage)
+        .with_state(stage.clone())
+        .merge(health(stage))
         .layer(cors);
-    serve(listener, routes, shutdown).await
+    serve(connections, routes, shutdown).await
 }
 
 /// Everything else is the API.
@@ -91,19 +89,27 @@ async fn rest(State(stage): State<watch::Receiver<Stage>>, request: Request) -> 
     (fault::http_code(&status), Json(fault::to_json(&status))).into_response()
 }
 
-/// Serves the metrics until `shutdown`.
+/// Serves the metrics until `shutdown`, and health once more: probes need no certificate here.
 pub(crate) async fn serve_metrics(
-    listener: TcpListener,
+    connections: Incoming,
     stage: watch::Receiver<Stage>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let routes = Router::new().route("/metrics", get(scrape)).with_state((stage, metrics));
-    serve(listener, routes, shutdown).await
+    let routes = health(stage.clone())
+        .merge(Router::new().route("/metrics", get(scrape)).with_state((stage, metrics)));
+    serve(connections, routes, shutdown).await
 }
 
-async fn serve(listener: TcpListener, routes: Router, shutdown: CancellationToken) -> Result<(), Error> {
-    axum::serve(listener, routes.into_make_service_with_connect_info::<SocketAddr>())
+fn health(stage: watch::Receiver<Stage>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || Json(json!({"status": "alive"}))))
+        .route("/readyz", get(readyz))
+        .with_state(stage)
+}
+
+async fn serve(connections: Incoming, routes: Router, shutdown: CancellationToken) -> Result<(), Error> {
+    axum::serve(connections, routes.into_make_service_with_connect_info::<Peer>())
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
         .map_err(|error| Error::new(Code::Internal, format!("HTTP: {error}")))

@@ -5,8 +5,10 @@
 //! - `grpc`: the services of `millrace.v1`, health, reflection, gRPC-Web.
 //! - `rest`: the same in JSON over HTTP; [`openapi`] describes it.
 //! - `http`: liveness, readiness, REST and its documentation, metrics.
+//! - `listen`: connections, plain or TLS.
 //! - `cors`: which web pages may ask.
 //! - `gate`: limits, time-outs, the guard against panics, the log: what every request passes.
+//! - `access`: who calls, and whether they may.
 //!
 //! What they do:
 //! - `control`: one function a method, over the catalog and Temporal.
@@ -27,6 +29,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod access;
 mod control;
 mod convert;
 mod cors;
@@ -39,6 +42,7 @@ mod fault;
 mod gate;
 mod grpc;
 mod http;
+mod listen;
 mod metrics;
 pub mod openapi;
 mod orchestra;
@@ -61,13 +65,17 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Access, Door};
 use crate::control::Control;
 use crate::cors::Cors;
 use crate::gate::Gate;
 use crate::http::Stage;
+use crate::listen::{Incoming, Tls};
 use crate::metrics::Metrics;
 use crate::rest::Rest;
 use crate::startup::Listeners;
+
+pub use crate::listen::TlsFiles;
 
 /// How long open requests may take after the shutdown was asked for. A process manager gives 30 s.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -93,6 +101,12 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// Origins of the web pages that may ask, such as `https://ui.example.com`; `*` for any, empty for none.
     pub cors_origins: Vec<String>,
+    /// Whether everybody who reaches the server may do everything: on loopback only.
+    pub insecure_no_auth: bool,
+    /// Requests a second of one token at most; 0 for any number.
+    pub requests_per_second: u32,
+    /// Certificates of gRPC and HTTP; none for plain connections.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Serves until `shutdown`, then finishes what is open.
@@ -104,13 +118,17 @@ pub struct Config {
 /// What waiting cannot mend: an address in use, malformed settings, a catalog older than needed.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
     let keys = SecretKeys::parse(config.secret_keys.expose_secret())?;
+    startup::check_exposure(&config)?;
     let listeners = Listeners::bind(&config).await?;
-    let Listeners { grpc, http, metrics: metrics_listener } = listeners;
     tracing::info!(grpc = %config.grpc_listen, http = %config.http_listen, metrics = %config.metrics_listen, "server starts");
 
     // A part that fails ends the others.
     let stop = shutdown.child_token();
     let _stop_all = stop.clone().drop_guard();
+    let tls = config.tls.clone().map(|files| Tls::open(files, stop.clone())).transpose()?;
+    let grpc = Incoming::new(listeners.grpc, tls.clone(), stop.clone())?;
+    let http = Incoming::new(listeners.http, tls, stop.clone())?;
+    let scrapes = Incoming::new(listeners.metrics, None, stop.clone())?;
     let (stage, seen) = watch::channel(Stage::Starting);
     let metrics = Arc::new(Metrics::new());
     let cors = Cors::new(&config.cors_origins)?;
@@ -119,7 +137,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
         tokio::try_join!(
             api,
             http::serve_api(http, seen.clone(), cors, stop.clone()),
-            http::serve_metrics(metrics_listener, seen.clone(), metrics, stop.clone()),
+            http::serve_metrics(scrapes, seen.clone(), metrics, stop.clone()),
         )
     };
     let drained = async {
@@ -141,7 +159,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
 async fn serve_grpc(
     config: &Config,
     keys: &SecretKeys,
-    listener: tokio::net::TcpListener,
+    connections: Incoming,
     stage: watch::Sender<Stage>,
     metrics: Arc<Metrics>,
     cors: Cors,
@@ -150,13 +168,15 @@ async fn serve_grpc(
     let Some(catalog) = startup::catalog(config, keys, &stage, &stop).await? else {
         return Ok(());
     };
+    let door = if config.insecure_no_auth { Door::Open } else { Door::Guarded(catalog.clone()) };
+    let access = Arc::new(Access::new(door, config.requests_per_second));
     let Some(orchestra) = startup::orchestra(config, &stage, &stop).await? else {
         return Ok(());
     };
-    let control = Arc::new(Control::new(catalog, orchestra, stop.clone()));
+    let control = Arc::new(Control::new(catalog, orchestra, access, stop.clone()));
     let services = grpc::services(control.clone(), Arc::new(Gate::new(metrics)));
     stage.send_replace(Stage::Serving(control.clone(), Rest::new(services.clone())?));
     tracing::info!("server is ready");
-    let (served, ()) = tokio::join!(grpc::serve(listener, services, cors, stop), control.keep_started());
+    let (served, ()) = tokio::join!(grpc::serve(connections, services, cors, stop), control.keep_started());
     served
 }

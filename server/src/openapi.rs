@@ -54,7 +54,12 @@ pub fn document() -> Result<Value> {
         "servers": [{"url": "/"}],
         "tags": tags(&pool, &comments),
         "paths": paths,
-        "components": {"schemas": schemas.into_value()},
+        "components": {
+            "schemas": schemas.into_value(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        // The second says that a server may ask for none.
+        "security": [{"token": []}, {}],
     }))
 }
 

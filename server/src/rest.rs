@@ -13,7 +13,6 @@ mod reply;
 mod request;
 mod route;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -26,6 +25,7 @@ use tonic::service::Routes;
 
 use crate::fault::Fault;
 use crate::grpc::REQUEST_BYTES_MAX;
+use crate::listen::Peer;
 use reply::Refusal;
 use route::{Found, Route, Table};
 
@@ -74,7 +74,7 @@ impl Rest {
 
     async fn call(&self, route: &Route, parts: &Parts, message: Bytes) -> Result<Response, Refusal> {
         let method = &route.method;
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|ConnectInfo(Peer(address))| *address);
         let request = call::request(message, &parts.headers, peer);
         let services = self.services.clone();
         if method.is_stream {

@@ -45,11 +45,29 @@ async fn bind(address: std::net::SocketAddr, variable: &str) -> Result<TcpListen
     })
 }
 
+/// Sees that a server that asks for no tokens is not open to other machines.
+///
+/// # Errors
+/// INVALID_ARGUMENT if it is.
+pub(crate) fn check_exposure(config: &Config) -> Result<()> {
+    let mut listens = [config.grpc_listen, config.http_listen].into_iter();
+    match listens.find(|address| config.insecure_no_auth && !address.ip().is_loopback()) {
+        None => Ok(()),
+        Some(address) => Err(Error::new(
+            Code::InvalidArgument,
+            format!("--insecure-no-auth lets everybody do everything, and {address} is open to other machines"),
+        )
+        .with_remedy(
+            "Listen on 127.0.0.1, or leave --insecure-no-auth out and use tokens: `millrace migrate` makes the first.",
+        )),
+    }
+}
+
 /// Connects to the catalog and checks that its schema is not older than needed. `None` if
 /// `shutdown` came first.
 ///
 /// # Errors
-/// What waiting cannot mend: CATALOG_VERSION, a malformed URL.
+/// What waiting cannot mend: CATALOG_VERSION, a malformed URL, UNAUTHENTICATED if nobody could get in.
 pub(crate) async fn catalog(
     config: &Config,
     keys: &SecretKeys,
@@ -59,9 +77,20 @@ pub(crate) async fn catalog(
     repeat("the catalog", stage, shutdown, async || {
         let catalog = Catalog::connect(config.catalog_url.expose_secret(), keys.clone()).await?;
         catalog.check_version().await?;
+        if !config.insecure_no_auth && !catalog.has_tokens().await? {
+            return Err(without_tokens());
+        }
         Ok(catalog)
     })
     .await
+}
+
+fn without_tokens() -> Error {
+    Error::new(Code::Unauthenticated, "there is no API token that has not expired: nobody could call this server")
+        .with_remedy(
+            "Run `millrace migrate`: it makes an admin token and prints it once, or stores the one of MILLRACE_ADMIN_TOKEN. \
+             To do without tokens, on this machine only, pass --insecure-no-auth.",
+        )
 }
 
 /// Connects to Temporal and registers what we need there. `None` if `shutdown` came first.

@@ -21,9 +21,9 @@ pub enum Class {
     Unavailable,
     /// Something we depend on did not answer in time.
     DeadlineExceeded,
-    /// A peer refused our credentials.
+    /// The caller's credentials, or ours to a peer, were refused.
     Unauthenticated,
-    /// A peer refused the right to do this.
+    /// The caller, or we to a peer, have not the right to do this.
     PermissionDenied,
     /// A limit is reached.
     ResourceExhausted,
@@ -124,6 +124,27 @@ codes! {
     /// Not built yet.
     Unimplemented = "UNIMPLEMENTED", Unimplemented, stop,
         "Leave the setting out; the message names it.";
+
+    // Access.
+    /// The caller shows no token, or one that is not known, expired or revoked.
+    Unauthenticated = "UNAUTHENTICATED", Unauthenticated, stop,
+        "Pass a token by --token, MILLRACE_TOKEN or the header `authorization: Bearer TOKEN`; an admin makes one with `millrace token create`.";
+    /// The caller's role does not allow this.
+    PermissionDenied = "PERMISSION_DENIED", PermissionDenied, stop,
+        "Use a token of the role that the message names; an admin makes one with `millrace token create`.";
+    /// No token of that name.
+    TokenNotFound = "TOKEN_NOT_FOUND", NotFound, stop,
+        "See `millrace token list` for the names.";
+    /// A token of that name exists already.
+    TokenExists = "TOKEN_EXISTS", AlreadyExists, stop,
+        "Choose another name, or revoke the other token first.";
+
+    /// The caller asks too often, or too much at once.
+    RateLimited = "RATE_LIMITED", ResourceExhausted, retry,
+        "Repeat the request after the time that the answer names, and ask more rarely; MILLRACE_REQUESTS_PER_SECOND of the server is the limit.";
+    /// The rules of the workers deny the address of a peer.
+    AddressDenied = "ADDRESS_DENIED", PermissionDenied, stop,
+        "Correct the peer's host; if a peer may be there, say so with MILLRACE_PEER_ALLOW and MILLRACE_PEER_DENY of the workers.";
 
     // The source.
     /// The source does not accept connections.

@@ -23,7 +23,8 @@ pub struct Cell {
     grpc_port: u16,
     http_port: u16,
     prefix: String,
-    keys: String,
+    /// The secret keys that its processes are given from now on.
+    pub keys: String,
     logs: PathBuf,
     processes: Vec<Process>,
 }
@@ -146,7 +147,8 @@ impl Cell {
         self.processes.push(server);
     }
 
-    fn command(&self, role: &str) -> Command {
+    /// A command on the cell's catalog.
+    pub fn command(&self, role: &str) -> Command {
         let stack = stack::endpoints();
         let mut command = Command::new(stack::binary());
         command
@@ -155,6 +157,7 @@ impl Cell {
             .env("MILLRACE_TEMPORAL_ADDRESS", &stack.temporal)
             .env("MILLRACE_QUEUE_PREFIX", &self.prefix)
             .env("MILLRACE_SECRET_KEYS", &self.keys)
+            .env("MILLRACE_INSECURE_NO_AUTH", "true")
             .env("MILLRACE_GRPC_LISTEN", format!("127.0.0.1:{}", self.grpc_port))
             .env("MILLRACE_HTTP_LISTEN", format!("127.0.0.1:{}", self.http_port))
             .stdin(Stdio::null());
@@ -184,7 +187,7 @@ async fn ready(port: u16) -> Result<(), String> {
     if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer) }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }

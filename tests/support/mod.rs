@@ -3,6 +3,7 @@
 //! - [`stack`]: the one `millrace dev` that all tests share.
 //! - [`bed`]: what one test works with: a source database, a ClickHouse database, two peers.
 //! - [`cell`]: servers and workers of a test's own, to be killed.
+//! - [`guarded`]: a server of a test's own that asks for tokens.
 //! - [`equal`]: whether a destination table is the source table.
 //! - [`http`]: a probe over HTTP.
 //! - [`proxy`]: a connection that can be cut.
@@ -12,6 +13,7 @@ pub mod bed;
 pub mod cell;
 pub mod clickhouse;
 pub mod equal;
+pub mod guarded;
 pub mod http;
 pub mod proxy;
 pub mod repeated;

@@ -19,6 +19,10 @@ pub struct Config {
     pub queue_prefix: String,
     /// The queues it polls.
     pub queues: Vec<Queue>,
+    /// Networks that peers may be in; empty for all but those that hold no database.
+    pub peer_allow: Vec<String>,
+    /// Networks that peers may not be in.
+    pub peer_deny: Vec<String>,
     /// Address of `/metrics`, `/healthz` and `/readyz`.
     pub metrics_listen: SocketAddr,
 }

@@ -17,6 +17,7 @@ mod temporal;
 use std::time::Duration;
 
 use millrace_activities::Activities;
+use millrace_activities::addresses::{AddressRules, Database};
 use millrace_catalog::{Catalog, SecretKeys};
 use millrace_terms::{Error, Result};
 use secrecy::ExposeSecret;
@@ -39,17 +40,25 @@ const RETRY: Duration = Duration::from_secs(2);
 /// INVALID_ARGUMENT for settings that cannot work, CATALOG_VERSION for a catalog that needs
 /// `millrace migrate`, TEMPORAL_UNREACHABLE if Temporal refuses the worker later on.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<()> {
+    let addresses = addresses(&config)?;
     let observer = observe::Observer::start(config.metrics_listen).await?;
     let (runtime, client, catalog) = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
         parts = prepare(&config, &observer) => parts?,
     };
-    let activities = Activities::new(temporal::identity(), catalog.clone(), observer.registry());
+    let activities = Activities::new(temporal::identity(), catalog.clone(), addresses, observer.registry());
     let workers = queues::Workers::new(&runtime, &client, &config, &activities)?;
     observer.ready(catalog);
     tracing::info!(queues = ?config.queues, "the worker is ready");
     workers.run(shutdown).await
+}
+
+/// Where this worker dials peers: not the catalog, whatever the lists say.
+fn addresses(config: &Config) -> Result<AddressRules> {
+    let catalog = millrace_catalog::connection::addresses(config.catalog_url.expose_secret())?;
+    let reserved = catalog.into_iter().map(|(host, port, name)| Database { host, port, name });
+    AddressRules::new(&config.peer_allow, &config.peer_deny, reserved.collect())
 }
 
 /// Reaches everything the worker needs, however long that takes.

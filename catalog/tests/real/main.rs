@@ -11,3 +11,4 @@ mod migration;
 mod mirrors;
 mod peers;
 mod streams;
+mod tokens;

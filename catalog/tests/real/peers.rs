@@ -42,8 +42,16 @@ async fn secrets_are_sealed_bound_to_their_row_and_resealed_under_a_new_key() {
     assert_eq!(stranger.get_peer("pg").await.unwrap_err().code(), Code::SecretKeyMissing);
 
     let rotated = Catalog::connect(&url, keys(&format!("{new},{old}"))).await.unwrap();
-    assert_eq!(rotated.reseal_peers().await.unwrap(), 1);
+    first.create_draft(&Draft::Peer(source())).await.unwrap();
+    assert_eq!(rotated.rotate_keys().await.unwrap().into_result(), Ok(2));
+    assert_eq!(rotated.rotate_keys().await.unwrap().into_result(), Ok(0), "a repeat finds nothing to do");
+    let unused = rotated.key_uses().await.unwrap();
+    assert_eq!(unused.iter().map(|used| used.objects).collect::<Vec<_>>(), [2, 0]);
     assert_eq!(stranger.get_peer("pg").await.unwrap().spec, source());
+
+    let error = first.rotate_keys().await.unwrap().into_result().unwrap_err();
+    assert_eq!(error.code(), Code::SecretKeyMissing);
+    assert!(error.message().contains(&new[..9]), "it names the key: {error}");
 
     sql.batch_execute("update peers set name = 'moved'").await.unwrap();
     assert!(stranger.get_peer("moved").await.is_err(), "a sealed value of another row does not open");

@@ -84,7 +84,7 @@ pub struct DiffArguments {
 /// not; what a mirror fails with while it is waited for.
 pub async fn run(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
     let sources = sources::read(&arguments.files.files)?;
-    let mut client = Client::connect(&arguments.client.address).await?;
+    let mut client = Client::connect(&arguments.client.link).await?;
     let mut request = ApplyRequest {
         document: sources.document().to_owned(),
         dry_run: true,
@@ -121,7 +121,7 @@ pub async fn run(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
 /// As of [`run`].
 pub async fn diff(arguments: DiffArguments) -> anyhow::Result<ExitCode> {
     let sources = sources::read(&arguments.files.files)?;
-    let mut client = Client::connect(&arguments.client.address).await?;
+    let mut client = Client::connect(&arguments.client.link).await?;
     let request = ApplyRequest {
         document: sources.document().to_owned(),
         dry_run: true,

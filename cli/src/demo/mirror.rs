@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::shop::{DATABASE, TABLES};
 use super::sides::Sides;
-use crate::client::Client;
+use crate::client::{Client, LinkArguments};
 use crate::dev::endpoints::Endpoints;
 
 /// Name of the mirror.
@@ -36,7 +36,7 @@ impl Mirror {
     /// # Errors
     /// The server's, such as a failed validation.
     pub async fn create(endpoints: &Endpoints, sides: &Sides) -> anyhow::Result<Self> {
-        let mut client = Client::connect(&endpoints.grpc).await?;
+        let mut client = Client::connect(&LinkArguments::open(&endpoints.grpc)).await?;
         for peer in [source(sides)?, destination(sides)] {
             let request =
                 api::CreatePeerRequest { peer: Some(peer), allow_existing: true, ..Default::default() };

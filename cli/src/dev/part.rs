@@ -186,6 +186,8 @@ impl Ground {
             .env("MILLRACE_CATALOG_URL", endpoints.catalog)
             .env("MILLRACE_TEMPORAL_ADDRESS", endpoints.temporal)
             .env("MILLRACE_SECRET_KEYS_FILE", self.state.path("secret-keys"))
+            // On loopback, as everything here.
+            .env("MILLRACE_INSECURE_NO_AUTH", "true")
     }
 
     /// Hides what the user has set for another installation, and logs as text.

@@ -21,7 +21,7 @@ use millrace_proto::v1::{
 
 use crate::client::confirm::Confirmation;
 use crate::client::output::{self, Output};
-use crate::client::{Client, ClientArguments, call, call_of, request_id};
+use crate::client::{Client, ClientArguments, LinkArguments, call, call_of, request_id};
 use crate::failure;
 
 pub use self::wait::WaitArguments;
@@ -90,56 +90,60 @@ struct DropArguments {
 /// What the server answers; SERVER_UNREACHABLE if it does not.
 pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
     let output = arguments.client.output;
-    let address = arguments.client.address.as_str();
+    let link = &arguments.client.link;
     match arguments.command {
-        MirrorCommand::Create(arguments) => create(address, *arguments, output).await?,
-        MirrorCommand::Validate(arguments) => return validate(address, *arguments, output).await,
+        MirrorCommand::Create(arguments) => create(link, *arguments, output).await?,
+        MirrorCommand::Validate(arguments) => return validate(link, *arguments, output).await,
         MirrorCommand::Get(Named { name }) => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let mirror = client.mirrors.get_mirror(call(GetMirrorRequest { name })).await?.into_inner();
             output.print(&mirror, show::mirror)?;
         }
         MirrorCommand::List => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             output.print(&list(&mut client).await?, show::mirrors)?;
         }
         MirrorCommand::Pause(Named { name }) => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let request = PauseMirrorRequest { name, request_id: request_id() };
             let mirror = client.mirrors.pause_mirror(call(request)).await?.into_inner();
             output.print(&mirror, |mirror| format!("mirror {} paused", mirror.name))?;
         }
         MirrorCommand::Resume(Named { name }) => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let request = ResumeMirrorRequest { name, request_id: request_id() };
             let mirror = client.mirrors.resume_mirror(call(request)).await?.into_inner();
             output.print(&mirror, |mirror| format!("mirror {} resumed", mirror.name))?;
         }
         MirrorCommand::Resync(Named { name }) => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let request = ResyncMirrorRequest { name, request_id: request_id() };
             let mirror = client.mirrors.resync_mirror(call(request)).await?.into_inner();
             output.print(&mirror, |mirror| {
                 format!("mirror {0} is resynced; follow it with `millrace mirror watch {0}`", mirror.name)
             })?;
         }
-        MirrorCommand::Update(arguments) => update::run(address, *arguments, output).await?,
-        MirrorCommand::Drop(arguments) => drop(address, arguments, output).await?,
+        MirrorCommand::Update(arguments) => update::run(link, *arguments, output).await?,
+        MirrorCommand::Drop(arguments) => drop(link, arguments, output).await?,
         MirrorCommand::Watch(Named { name }) => {
-            watch::run(&mut Client::connect(address).await?, &name, output).await?;
+            watch::run(&mut Client::connect(link).await?, &name, output).await?;
         }
         MirrorCommand::Logs(arguments) => {
-            logs::run(&mut Client::connect(address).await?, arguments, output).await?;
+            logs::run(&mut Client::connect(link).await?, arguments, output).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn create(address: &str, arguments: create::CreateArguments, output: Output) -> anyhow::Result<()> {
+async fn create(
+    link: &LinkArguments,
+    arguments: create::CreateArguments,
+    output: Output,
+) -> anyhow::Result<()> {
     let (wait, is_trial) = (arguments.wait.clone(), arguments.validate_only);
     // What is wrong with the arguments is said without a server, too.
     let request = arguments.request()?;
-    let mut client = Client::connect(address).await?;
+    let mut client = Client::connect(link).await?;
     let mut mirror = client.mirrors.create_mirror(call(request)).await?.into_inner();
     if !is_trial && let Some(there) = wait.run(&mut client, &[mirror.name.clone()]).await?.pop() {
         mirror = there;
@@ -154,22 +158,22 @@ async fn create(address: &str, arguments: create::CreateArguments, output: Outpu
 }
 
 async fn validate(
-    address: &str,
+    link: &LinkArguments,
     arguments: create::SpecArguments,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let request = ValidateMirrorRequest { mirror: Some(arguments.mirror()?) };
-    let mut client = Client::connect(address).await?;
+    let mut client = Client::connect(link).await?;
     let answer = client.mirrors.validate_mirror(call(request)).await?.into_inner();
     output.print(&answer, |answer| output::checks(&answer.checks))?;
     Ok(failure::of_checks(&answer.checks))
 }
 
-async fn drop(address: &str, arguments: DropArguments, output: Output) -> anyhow::Result<()> {
+async fn drop(link: &LinkArguments, arguments: DropArguments, output: Output) -> anyhow::Result<()> {
     let DropArguments { name, drop_destination, no_wait, confirmation } = arguments;
     let data = if drop_destination { ", and its destination tables with it" } else { "" };
     confirmation.ask(&format!("Drop mirror {name}{data}?"))?;
-    let mut client = Client::connect(address).await?;
+    let mut client = Client::connect(link).await?;
     let request = DeleteMirrorRequest { name: name.clone(), drop_destination, ..Default::default() };
     let mut answer = client.mirrors.delete_mirror(call_of("DeleteMirror", request)).await?.into_inner();
     if !answer.done && !no_wait {

@@ -10,7 +10,7 @@ use pbjson_types::FieldMask;
 use super::create::{LiveSettings, table};
 use crate::client::confirm::Confirmation;
 use crate::client::output::Output;
-use crate::client::{Client, call, request_id};
+use crate::client::{Client, LinkArguments, call, request_id};
 
 /// Arguments of `millrace mirror update`.
 #[derive(Debug, Args)]
@@ -49,13 +49,17 @@ pub(super) struct UpdateArguments {
 ///
 /// # Errors
 /// What the server answers; `INVALID_ARGUMENT` for a table to be removed that is not in the mirror.
-pub(super) async fn run(address: &str, arguments: UpdateArguments, output: Output) -> anyhow::Result<()> {
+pub(super) async fn run(
+    link: &LinkArguments,
+    arguments: UpdateArguments,
+    output: Output,
+) -> anyhow::Result<()> {
     let is_trial = arguments.validate_only;
     if arguments.drop_destination && !is_trial {
         let tables = arguments.remove.join(", ");
         arguments.confirmation.ask(&format!("Drop the destination tables of {tables}?"))?;
     }
-    let mut client = Client::connect(address).await?;
+    let mut client = Client::connect(link).await?;
     let get = GetMirrorRequest { name: arguments.name.clone() };
     let mirror = client.mirrors.get_mirror(call(get)).await?.into_inner();
     let request = request(&mirror, arguments)?;

@@ -73,36 +73,36 @@ struct TablesArguments {
 /// What the server answers; SERVER_UNREACHABLE if it does not.
 pub async fn run(arguments: PeerArguments) -> anyhow::Result<ExitCode> {
     let output = arguments.client.output;
-    let address = &arguments.client.address;
+    let link = &arguments.client.link;
     match arguments.command {
         PeerCommand::Create(create) => {
             // What is wrong with the arguments is said without a server, too.
             let request = create.request()?;
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let peer = client.peers.create_peer(call(request)).await?.into_inner();
             output.print(&peer, show::peer)?;
         }
         PeerCommand::Get(Named { name }) => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let peer = client.peers.get_peer(call(GetPeerRequest { name })).await?.into_inner();
             output.print(&peer, show::peer)?;
         }
         PeerCommand::List => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             output.print(&list(&mut client).await?, show::peers)?;
         }
         PeerCommand::Drop(DropArguments { name, confirmation }) => {
             confirmation.ask(&format!("Forget peer {name}?"))?;
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let request = DeletePeerRequest { name: name.clone(), ..DeletePeerRequest::default() };
             let answer = client.peers.delete_peer(call(request)).await?.into_inner();
             output.print(&answer, |_| format!("peer {name} dropped"))?;
         }
         PeerCommand::Validate(Named { name }) => {
-            return validate(&mut Client::connect(address).await?, name, output).await;
+            return validate(&mut Client::connect(link).await?, name, output).await;
         }
         PeerCommand::Tables(TablesArguments { name, schema }) => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let tables = tables(&mut client, &name, schema.unwrap_or_default()).await?;
             output.print(&tables, show::tables)?;
         }

@@ -1,4 +1,5 @@
-//! The HTTP client below the official one: time-outs, and TLS with the user's own authorities. I/O.
+//! The HTTP client below the official one: time-outs, TLS with the user's own authorities, and the addresses that
+//! a peer may have. I/O.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use ::clickhouse::Client;
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
 use millrace_terms::{Code, Error, Result};
 use rustls::pki_types::pem::PemObject;
@@ -15,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use secrecy::ExposeSecret;
 
 use super::ClickhouseTls;
+use crate::addresses::AddressRules;
 
 /// What PEM text begins with; anything else is the path of a file on this machine.
 const PEM_START: &str = "-----BEGIN";
@@ -26,9 +29,16 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A peer that vanished without a word is noticed within a few of these.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
 
-/// A client without URL and credentials.
-pub(super) fn client(tls: &ClickhouseTls) -> Result<Client> {
-    let mut http = HttpConnector::new();
+/// A client without URL and credentials. Names are resolved anew for each connection, and lead only to where a
+/// peer may be.
+pub(super) fn client(tls: &ClickhouseTls, addresses: &Arc<AddressRules>) -> Result<Client> {
+    let rules = addresses.clone();
+    let resolver = tower::service_fn(move |name: Name| {
+        let rules = rules.clone();
+        // The connector puts the URL's port in.
+        async move { rules.resolve(name.as_str(), 0, Code::DestinationUnreachable).await.map(Vec::into_iter) }
+    });
+    let mut http = HttpConnector::new_with_resolver(resolver);
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_keepalive(Some(TCP_KEEPALIVE));
@@ -98,7 +108,7 @@ mod tests {
     #[test]
     fn a_certificate_that_cannot_be_read_names_its_field() {
         let tls = ClickhouseTls { ca: "nonsense".into(), ..ClickhouseTls::default() };
-        let error = client(&tls).map(drop).unwrap_err();
+        let error = client(&tls, &Arc::default()).map(drop).unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
         assert_eq!(error.metadata().get("field").map(String::as_str), Some("tls.ca"));
     }

@@ -29,13 +29,16 @@ mod tls;
 pub mod tree;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_terms::{Code, Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
+use crate::addresses::AddressRules;
 pub use error::{from_replication, from_sql};
 pub use replication::{System, dial_log, identify, left_timeline};
 pub use sessions::end_sessions;
@@ -67,6 +70,15 @@ pub struct SourceConfig {
     pub database: String,
     /// Transport security.
     pub tls: Tls,
+    /// Where a peer may be.
+    pub addresses: Arc<AddressRules>,
+}
+
+impl SourceConfig {
+    /// Where it is now, if a peer may be there.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        self.addresses.resolve_database(&self.host, self.port, &self.database).await
+    }
 }
 
 /// What every session is pinned to, whatever the server, the database or the role have set. The
@@ -155,13 +167,17 @@ impl Drop for Session {
 /// Opens a session on the source, pinned to [`session_options`], within [`CONNECT_TIMEOUT`].
 ///
 /// # Errors
-/// `SOURCE_UNREACHABLE`, `SOURCE_AUTH`, `SOURCE_TLS`, `SOURCE_SLOTS_EXHAUSTED` (no connection left).
+/// `SOURCE_UNREACHABLE`, `SOURCE_AUTH`, `SOURCE_TLS`, `SOURCE_SLOTS_EXHAUSTED` (no connection left),
+/// `ADDRESS_DENIED`.
 pub async fn dial(config: &SourceConfig, application: &str) -> Result<Session> {
     let doing = format!("connecting to {}:{}", config.host, config.port);
     within(CONNECT_TIMEOUT, &doing, async {
         let connector = tls::connector(&config.tls, &config.host)?;
-        let (client, connection) =
-            client_config(config, application).connect(connector).await.map_err(|e| from_sql(&doing, &e))?;
+        let addresses = config.addresses().await?;
+        let (client, connection) = client_config(config, &addresses, application)
+            .connect(connector)
+            .await
+            .map_err(|e| from_sql(&doing, &e))?;
         let is_raw = connection.parameter("server_encoding") == Some(NO_ENCODING);
         // An error of the connection is seen by whoever waits for an answer of the session.
         let connection = tokio::spawn(async move { drop(connection.await) });
@@ -189,11 +205,21 @@ pub(crate) async fn within<T>(
     }
 }
 
-fn client_config(config: &SourceConfig, application: &str) -> tokio_postgres::Config {
+fn client_config(
+    config: &SourceConfig,
+    addresses: &[SocketAddr],
+    application: &str,
+) -> tokio_postgres::Config {
     let mut client = tokio_postgres::Config::new();
+    if config.host.starts_with('/') {
+        client.host(&config.host).port(config.port);
+    } else {
+        // The name for the certificate, the address that was looked at for the connection.
+        for address in addresses {
+            client.host(&config.host).hostaddr(address.ip()).port(config.port);
+        }
+    }
     client
-        .host(&config.host)
-        .port(config.port)
         .user(&config.user)
         .dbname(&config.database)
         .application_name(cut(application))

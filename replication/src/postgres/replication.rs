@@ -39,6 +39,33 @@ pub(crate) fn settings(config: &SourceConfig, tls: &PemFiles, application: &str)
     .with_wakeup_interval(WAKEUP_INTERVAL)
 }
 
+/// Opens a replication connection of which nothing is asked yet, to the first of the source's addresses that
+/// answers. `settings` are those of [`settings`], and more.
+///
+/// # Errors
+/// `ADDRESS_DENIED`, and those of [`from_replication`].
+pub(crate) async fn connect(
+    config: &SourceConfig,
+    settings: &ReplicationConfig,
+    doing: &str,
+) -> Result<ReplicationClient> {
+    let mut last = None;
+    for address in config.addresses().await? {
+        let mut settings = settings.clone();
+        // The certificate is compared with the name, which the TLS settings hold. A socket's path stays.
+        if !config.host.starts_with('/') {
+            settings.host = address.ip().to_string();
+        }
+        match ReplicationClient::connect_gated(settings).await {
+            Ok(client) => return Ok(client),
+            Err(error @ PgWireError::Io(_)) => last = Some(error),
+            Err(error) => return Err(from_replication(doing, &error)),
+        }
+    }
+    let none = || Error::new(Code::SourceUnreachable, format!("{doing}: {} has no address", config.host));
+    Err(last.map_or_else(none, |error| from_replication(doing, &error)))
+}
+
 /// Starts the stream of a connection that waits for it, after it was told how the database's bytes are sent.
 pub(crate) async fn start(client: &mut ReplicationClient) -> std::result::Result<(), PgWireError> {
     let rows = client.simple_query("show server_encoding").await?;
@@ -59,9 +86,8 @@ pub(super) struct CommandSession {
 impl CommandSession {
     pub(super) async fn open(config: &SourceConfig, application: &str) -> Result<Self> {
         let tls = PemFiles::write(&config.tls, &config.host)?;
-        let client = ReplicationClient::connect_gated(settings(config, &tls, application))
-            .await
-            .map_err(|error| from_replication("opening a replication connection", &error))?;
+        let settings = settings(config, &tls, application);
+        let client = connect(config, &settings, "opening a replication connection").await?;
         Ok(Self { client, _tls: tls })
     }
 

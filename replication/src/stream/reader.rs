@@ -68,7 +68,7 @@ impl Reader {
         settings.publication = quote_ident(&config.publication).into();
         within(START_TIMEOUT, DOING, async {
             let failed = |error| from_replication(DOING, &error);
-            let mut client = ReplicationClient::connect_gated(settings).await.map_err(failed)?;
+            let mut client = replication::connect(&config.source, &settings, DOING).await?;
             // On this connection: the name may lead to another server by now.
             let system = replication::who(&mut client).await?;
             if !system.is_same_log(&config.system) {

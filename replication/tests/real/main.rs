@@ -20,4 +20,5 @@ mod source;
 mod standby;
 mod stream;
 mod timeline;
+mod tls;
 mod types;

@@ -72,6 +72,7 @@ fn source(database: &str) -> SourceConfig {
         password: PASSWORD.into(),
         database: database.into(),
         tls: Tls { mode: TlsMode::Prefer, ..Tls::default() },
+        addresses: Default::default(),
     }
 }
 
@@ -84,6 +85,7 @@ pub fn sink(database: &str) -> ClickhouseConfig {
         database: database.into(),
         tls: ClickhouseTls::default(),
         compression: InsertCompression::Auto,
+        addresses: Default::default(),
     }
 }
 

@@ -34,6 +34,7 @@ async fn cluster(name: &str) -> (Cluster, Source) {
         password: PASSWORD.into(),
         database: "postgres".into(),
         tls: Tls::default(),
+        addresses: Default::default(),
     };
     let sql = dial(&config, "test").await.unwrap();
     sql.batch_execute("set search_path = public").await.unwrap();

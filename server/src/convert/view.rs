@@ -161,7 +161,7 @@ pub(crate) fn event(event: &Event) -> v1::Event {
     }
 }
 
-fn time(at: Timestamp) -> pbjson_types::Timestamp {
+pub(crate) fn time(at: Timestamp) -> pbjson_types::Timestamp {
     // The catalog's clock is whole microseconds; before 1970 nothing of ours happened.
     pbjson_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
 }

@@ -72,6 +72,12 @@ pub(crate) fn to_json(status: &Status) -> Value {
         let violations: Vec<Value> = failure.violations.iter().map(violation).collect();
         show("PreconditionFailure", json!({ "violations": violations }));
     }
+    if let Some(wait) = details.retry_info().and_then(|info| info.retry_delay) {
+        show(
+            "RetryInfo",
+            json!({ "retry_delay": format!("{}.{:03}s", wait.as_secs(), wait.subsec_millis()) }),
+        );
+    }
     if let Some(message) = details.localized_message() {
         show("LocalizedMessage", json!({ "locale": message.locale, "message": message.message }));
     }

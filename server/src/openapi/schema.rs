@@ -163,7 +163,7 @@ fn name(full: &str) -> String {
     full.strip_prefix(PACKAGE).map_or(full, |rest| rest.trim_start_matches('.')).to_owned()
 }
 
-/// Messages of protobuf's own whose JSON is a text.
+/// Messages of protobuf's own whose JSON is not an object of their fields.
 pub(super) fn well_known(message: &str) -> Option<Value> {
     Some(match message {
         "google.protobuf.Timestamp" => json!({"type": "string", "format": "date-time"}),
@@ -173,6 +173,7 @@ pub(super) fn well_known(message: &str) -> Option<Value> {
         "google.protobuf.FieldMask" => {
             json!({"type": "string", "description": "Paths of fields, with commas between.", "examples": ["tables,settings.flush"]})
         }
+        "google.protobuf.Struct" => json!({"type": "object", "additionalProperties": true}),
         _ => return None,
     })
 }

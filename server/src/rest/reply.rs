@@ -13,6 +13,7 @@ use millrace_terms::{Code, Error};
 use serde_json::json;
 use tonic::Status;
 use tonic::codec::Streaming;
+use tonic_types::StatusExt as _;
 
 use super::JSON;
 use crate::fault::{self, Fault};
@@ -58,6 +59,15 @@ impl Refusal {
         pass_back(self.status.metadata().as_ref(), response.headers_mut());
         if let Some(allow) = self.allow.and_then(|allow| HeaderValue::try_from(allow).ok()) {
             response.headers_mut().insert(header::ALLOW, allow);
+        }
+        if self.http == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        let details = self.status.get_error_details();
+        if let Some(wait) = details.retry_info().and_then(|info| info.retry_delay) {
+            // Whole seconds, and not before the time is over (RFC 9110, section 10.2.3).
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
