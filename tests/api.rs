@@ -5,11 +5,14 @@ use millrace_proto::v1::{self as api, mirror, table};
 use tonic::Code;
 
 use crate::support::bed::Bed;
+use crate::support::proxy::Proxy;
 use crate::support::{stack, test};
 
 pub fn tests() -> Vec<Trial> {
     vec![
         test("api::peers_never_tell_secrets", peers_never_tell_secrets),
+        test("api::a_peer_changes_under_its_mirror", a_peer_changes_under_its_mirror),
+        test("api::an_etag_decides", an_etag_decides),
         test("api::lists_source_tables", lists_source_tables),
         test("api::validate_only_makes_nothing", validate_only_makes_nothing),
         test("api::watch_follows_a_mirror_to_its_end", watch_follows_a_mirror_to_its_end),
@@ -41,6 +44,71 @@ async fn peers_never_tell_secrets(bed: Bed) {
         .expect("a report")
         .into_inner();
     assert!(valid.ok && valid.checks.iter().any(|check| check.name == "wal_level"), "{valid:?}");
+}
+
+/// A role gets another password, then the server another address; the mirror goes on.
+async fn a_peer_changes_under_its_mirror(bed: Bed) {
+    bed.sql("create table t (id int primary key); insert into t values (1)").await;
+    let role = bed.name.replace('-', "_");
+    bed.sql(&format!("create role {role} superuser login replication password 'first'")).await;
+    let mut source = bed.source_peer();
+    let Some(api::peer::Config::Postgres(config)) = &mut source.config else { panic!("a source") };
+    let server = format!("{}:{}", config.host, config.port);
+    (config.user, config.password) = (role.clone(), Some("first".to_owned()));
+    let update = |config: api::PostgresConfig, paths: &[&str]| api::UpdatePeerRequest {
+        peer: Some(api::Peer {
+            name: format!("{}-pg", bed.name),
+            config: Some(api::peer::Config::Postgres(config)),
+            ..Default::default()
+        }),
+        update_mask: Some(pbjson_types::FieldMask { paths: paths.iter().map(|p| (*p).to_owned()).collect() }),
+        ..Default::default()
+    };
+    let mut peers = bed.peers();
+    let both = update(config.clone(), &["postgres.user", "postgres.password"]);
+    peers.update_peer(both).await.expect("another user");
+    bed.mirror_streaming(&["public.t"]).await;
+
+    bed.sql(&format!("alter role {role} password 'second'; insert into t values (2)")).await;
+    let second = api::PostgresConfig { password: Some("second".into()), ..Default::default() };
+    let updated = peers.update_peer(update(second, &[])).await.expect("another password").into_inner();
+    assert!(!format!("{updated:?}").contains("second"));
+    bed.sql("insert into t values (3)").await;
+    assert_eq!(bed.wait_equal("t", "t").await, 3);
+
+    let proxy = Proxy::start(&server).await;
+    let moved = api::PostgresConfig { port: proxy.address.port().into(), ..Default::default() };
+    let refused =
+        peers.update_peer(update(moved.clone(), &[])).await.expect_err("the password goes elsewhere");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    let moved = api::PostgresConfig { password: Some("second".into()), ..moved };
+    peers.update_peer(update(moved.clone(), &[])).await.expect("another address");
+    bed.sql("insert into t values (4)").await;
+    assert_eq!(bed.wait_equal("t", "t").await, 4);
+    let other = api::PostgresConfig { database: "postgres".into(), ..Default::default() };
+    let refused = peers.update_peer(update(other, &[])).await.expect_err("another database");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    let nowhere = api::PostgresConfig { port: 1, password: Some("second".into()), ..Default::default() };
+    let refused = peers.update_peer(update(nowhere, &[])).await.expect_err("nobody is there");
+    assert_eq!(refused.code(), Code::Unavailable);
+}
+
+async fn an_etag_decides(bed: Bed) {
+    bed.sql("create table t (id int primary key)").await;
+    let before = bed.mirror_streaming(&["public.t"]).await;
+    let pause = |etag: String| api::PauseMirrorRequest { name: bed.name.clone(), etag, ..Default::default() };
+    let refused = bed.mirrors().pause_mirror(pause("stale".into())).await.expect_err("changed since");
+    assert_eq!(refused.code(), Code::Aborted);
+    let paused = bed.mirrors().pause_mirror(pause(before.etag)).await.expect("as it was").into_inner();
+    let list = async |states: &[mirror::State]| {
+        let request = api::ListMirrorsRequest {
+            states: states.iter().map(|state| i32::from(*state)).collect(),
+            source: paused.source.clone(),
+            ..Default::default()
+        };
+        bed.mirrors().list_mirrors(request).await.expect("mirrors").into_inner().mirrors.len()
+    };
+    assert_eq!((list(&[mirror::State::Running]).await, list(&[mirror::State::Paused]).await), (0, 1));
 }
 
 async fn lists_source_tables(bed: Bed) {

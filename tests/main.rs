@@ -14,6 +14,7 @@ mod support;
 mod access;
 mod api;
 mod chaos;
+mod clients;
 mod crash;
 mod drop;
 mod failover;
@@ -52,6 +53,7 @@ fn main() {
         access::tests(),
         api::tests(),
         chaos::tests(),
+        clients::tests(),
         crash::tests(),
         drop::tests(),
         failover::tests(),

@@ -111,7 +111,8 @@ async fn the_source_is_gone_for_a_while(bed: Bed) {
     assert_eq!(bed.wait_equal("t", "t").await, 20_800);
 }
 
-/// What cannot be removed is named, and the mirror is gone all the same.
+/// The mirror is kept, unless it is to go by force: then what cannot be removed is named, and is removed
+/// when the source is back.
 async fn a_mirror_is_dropped_while_its_source_is_gone(bed: Bed) {
     bed.sql("create table t (id int primary key)").await;
     let mut source = bed.source_peer();
@@ -123,11 +124,27 @@ async fn a_mirror_is_dropped_while_its_source_is_gone(bed: Bed) {
     bed.create(request).await.expect("a mirror");
     let mirror = bed.wait_state(mirror::State::Running).await;
     proxy.cut();
-    let request = api::DeleteMirrorRequest { name: bed.name.clone(), ..Default::default() };
-    let dropped = bed.mirrors().delete_mirror(request).await.expect("an answer").into_inner();
     let slot = &mirror.streams[0].slot;
+    let delete = |force| api::DeleteMirrorRequest { name: bed.name.clone(), force, ..Default::default() };
+    let kept = bed.mirrors().delete_mirror(delete(false)).await.expect_err("the slot would stay");
+    assert_eq!(kept.code(), tonic::Code::Unavailable);
+    assert!(kept.message().contains(slot) && kept.message().contains("not dropped"), "{kept:?}");
+    assert_eq!(bed.get().await.expect("it is kept").state(), mirror::State::Dropping);
+    let dropped = bed.mirrors().delete_mirror(delete(true)).await.expect("an answer").into_inner();
     assert!(dropped.done && dropped.leftovers.iter().any(|left| left.contains(slot)), "{dropped:?}");
     assert_eq!(bed.get().await.expect_err("it is gone").code(), tonic::Code::NotFound);
+
+    proxy.mend();
+    let clean_up =
+        |validate_only| api::CleanupPeerRequest { name: format!("{}-pg", bed.name), validate_only };
+    let mut peers = bed.peers();
+    let found = peers.cleanup_peer(clean_up(true)).await.expect("an answer").into_inner();
+    let expected = [format!("replication slot {slot}"), format!("publication {slot}")];
+    assert_eq!((found.removed.as_slice(), found.leftovers.len()), (&expected[..], 0));
+    let removed = peers.cleanup_peer(clean_up(false)).await.expect("an answer").into_inner();
+    assert_eq!(removed, found, "it was only looked at before");
+    let none = peers.cleanup_peer(clean_up(false)).await.expect("an answer").into_inner();
+    assert_eq!(none, api::CleanupPeerResponse::default());
 }
 
 /// Answers what time it is wrongly, by `CLOCK_STEP` seconds.

@@ -19,7 +19,7 @@ use millrace_replication::postgres::check::{self, Wanted};
 use millrace_replication::postgres::describe::{self, TableShape};
 use millrace_replication::postgres::plan::{self, ColumnOptions, Options};
 use millrace_replication::postgres::publication::{self, Told};
-use millrace_replication::postgres::{Session, SourceConfig, slot};
+use millrace_replication::postgres::{self, Session, SourceConfig, orphans, slot};
 use millrace_replication::table::{Audit, OwnColumns, SourceColumn, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
 use millrace_replication::{check as found, share};
@@ -58,6 +58,7 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
     let report = match environment.catalog.open_draft(id).await? {
         Draft::Peer(peer) => look_at_peer(&environment.addresses, &peer, &application).await,
         Draft::Tables(source) => look_at_tables(&environment.addresses, &source, &application).await?,
+        Draft::Orphans { source, only_look } => clean_up(environment, &source, only_look).await?,
         Draft::Mirror { mirror, source, destination, former, slots } => {
             let source = source_config(&environment.addresses, &source)?;
             let destination = destination_config(&environment.addresses, &destination)?;
@@ -101,6 +102,25 @@ async fn look_at_tables(
         }
     }
     Ok(report(checks, tables))
+}
+
+/// Removes slots and publications of this installation that no mirror uses, or names them.
+async fn clean_up(environment: &Environment, source: &PeerSpec, only_look: bool) -> Result<CheckReport> {
+    let installation = environment.catalog.installation().await?;
+    let application = installation.application("cleanup");
+    let session = postgres::dial(&source_config(&environment.addresses, source)?, &application).await?;
+    let made = orphans::list(&session, &installation.prefix()).await?;
+    // In this order: a mirror is in the catalog before anything of it is made.
+    let left = made.without(&environment.catalog.list_stream_objects().await?);
+    let checks = match only_look {
+        true => left
+            .names()
+            .iter()
+            .map(|name| found::Check::pass("orphan", "no mirror uses it").on(name))
+            .collect(),
+        false => left.remove(&session, &application).await,
+    };
+    Ok(report(checks, Vec::new()))
 }
 
 async fn look_at_mirror(

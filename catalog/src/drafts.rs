@@ -23,6 +23,13 @@ pub enum Draft {
     Peer(PeerSpec),
     /// The tables of a source.
     Tables(PeerSpec),
+    /// What mirrors that are gone left behind on a source: it is removed.
+    Orphans {
+        /// The source.
+        source: Box<PeerSpec>,
+        /// Whether it is only named.
+        only_look: bool,
+    },
     /// Both peers and every table of a mirror.
     Mirror {
         /// The mirror: patterns replaced, destinations named.

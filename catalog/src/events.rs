@@ -95,6 +95,30 @@ impl NewEvent {
     }
 }
 
+/// Which events are listed. `Default` is all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    /// Only those of this table on the source; empty for all.
+    pub table: String,
+    /// Only those that matter so much or more.
+    pub min_severity: Option<Severity>,
+    /// Only those of this code; empty for all.
+    pub code: String,
+    /// Only those from then on.
+    pub from: Option<Timestamp>,
+    /// Only those before then.
+    pub to: Option<Timestamp>,
+}
+
+impl EventFilter {
+    /// The severities that it lets through.
+    fn severities(&self) -> Vec<&'static str> {
+        let all = [Severity::Info, Severity::Warning, Severity::Error];
+        let least = self.min_severity.unwrap_or(Severity::Info);
+        all.iter().skip_while(|severity| **severity != least).map(|severity| severity.as_str()).collect()
+    }
+}
+
 impl Catalog {
     /// Writes down an event.
     pub async fn add_event(&self, event: &NewEvent) -> Result<()> {
@@ -102,14 +126,31 @@ impl Catalog {
     }
 
     /// The events of a mirror, newest first. One that never was has none.
-    pub async fn list_events(&self, mirror: &str, request: &PageRequest) -> Result<Page<Event>> {
+    pub async fn list_events(
+        &self,
+        mirror: &str,
+        request: &PageRequest,
+        filter: &EventFilter,
+    ) -> Result<Page<Event>> {
         // A token that is not a number is somebody's invention: the list begins anew.
         let before = request.token.parse().unwrap_or(i64::MAX);
         let rows = sql::rows(
             &self.client().await?,
             "select id, at, source_table, severity, code, message, remedy from events
-             where mirror = $1 and id < $2 order by id desc limit $3",
-            &[&mirror, &before, &i64::from(request.limit() + 1)],
+             where mirror = $1 and id < $2 and ($4 = '' or source_table = $4) and severity = any ($5)
+                and ($6 = '' or code = $6) and ($7::timestamptz is null or at >= $7)
+                and ($8::timestamptz is null or at < $8)
+             order by id desc limit $3",
+            &[
+                &mirror,
+                &before,
+                &i64::from(request.limit() + 1),
+                &filter.table,
+                &filter.severities(),
+                &filter.code,
+                &filter.from,
+                &filter.to,
+            ],
         )
         .await?;
         let events = rows.iter().map(read).collect::<Result<Vec<_>>>()?;

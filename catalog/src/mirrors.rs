@@ -96,6 +96,19 @@ pub struct Mirror {
     pub tables: Vec<Table>,
 }
 
+/// Which mirrors are listed. `Default` is all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MirrorFilter {
+    /// Only those in one of these states; empty for all.
+    pub states: Vec<MirrorState>,
+    /// Only those of this source; empty for all.
+    pub source: String,
+    /// Only those into this destination; empty for all.
+    pub destination: String,
+    /// Only names that begin so.
+    pub name_prefix: String,
+}
+
 impl Mirror {
     /// Its name.
     pub fn name(&self) -> &str {
@@ -166,10 +179,30 @@ impl Catalog {
     }
 
     /// Mirrors by name, with their streams and tables: three statements, however many they are.
-    pub async fn list_mirrors(&self, request: &PageRequest) -> Result<Page<Mirror>> {
+    pub async fn list_mirrors(&self, request: &PageRequest, filter: &MirrorFilter) -> Result<Page<Mirror>> {
+        let (mut found, mut token) = (Vec::new(), request.token.clone());
+        loop {
+            let page = self.list_in_any_state(&PageRequest { token, ..request.clone() }, filter).await?;
+            // States are derived from the tables', so the database does not know them.
+            let is_it = |mirror: &Mirror| filter.states.is_empty() || filter.states.contains(&mirror.state);
+            found.extend(page.items.into_iter().filter(is_it));
+            match page.next {
+                Some(next) if found.len() <= request.limit() as usize => token = next,
+                _ => return Ok(Page::new(found, request, |mirror| mirror.spec.name.clone())),
+            }
+        }
+    }
+
+    async fn list_in_any_state(&self, request: &PageRequest, filter: &MirrorFilter) -> Result<Page<Mirror>> {
         let client = self.client().await?;
-        let sql = format!("{SELECT} where name > $1 order by name limit $2");
-        let rows = sql::rows(&client, &sql, &[&request.token, &i64::from(request.limit() + 1)]).await?;
+        let sql = format!(
+            "{SELECT} where name > $1 and ($3 = '' or source = $3) and ($4 = '' or destination = $4)
+                and starts_with(name, $5) order by name limit $2"
+        );
+        let (limit, MirrorFilter { source, destination, name_prefix, .. }) = (request.limit() + 1, filter);
+        let rows =
+            sql::rows(&client, &sql, &[&request.token, &i64::from(limit), source, destination, name_prefix])
+                .await?;
         Ok(Page::new(load(&client, &rows).await?, request, |mirror| mirror.spec.name.clone()))
     }
 

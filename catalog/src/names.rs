@@ -30,6 +30,11 @@ impl Installation {
         self.slot(mirror, stream)
     }
 
+    /// What the names of all slots and publications begin with.
+    pub fn prefix(&self) -> String {
+        format!("millrace_{}_", self.0)
+    }
+
     /// The `application_name` of a stream's sessions: it tells our own walsender from a foreign one.
     pub fn stream_application(&self, mirror: &str, stream: u32, lease: i64) -> String {
         format!("{}{lease}", self.stream_application_prefix(mirror, stream))

@@ -27,6 +27,17 @@ pub struct Peer {
     pub updated_at: Timestamp,
     /// Another text after every change.
     pub etag: String,
+    /// The request that created it or changed it last; empty for none.
+    pub request_id: String,
+}
+
+/// Which peers are listed. `Default` is all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerFilter {
+    /// Only PostgreSQL (`postgres`) or ClickHouse (`clickhouse`); empty for both.
+    pub kind: &'static str,
+    /// Only names that begin so.
+    pub name_prefix: String,
 }
 
 /// How a create treats what is there already.
@@ -67,7 +78,7 @@ impl Catalog {
         let row = sql::row(
             &self.client().await?,
             "insert into peers (name, kind, sealed, key_id, request_id) values ($1, $2, $3, $4, $5)
-             on conflict (name) do nothing returning created_at, updated_at, etag",
+             on conflict (name) do nothing returning created_at, updated_at, etag, request_id",
             &[&spec.name, &kind(&spec.config), &sealed.bytes, &sealed.key_id, &options.request_id],
         )
         .await?;
@@ -80,8 +91,7 @@ impl Catalog {
         let row = row
             .ok_or_else(|| Error::new(Code::EditConflict, format!("peer {} was just dropped", spec.name)))?;
         let existing = self.open_peer(&row)?;
-        let same_request =
-            !options.request_id.is_empty() && Columns(&row).text("request_id")? == options.request_id;
+        let same_request = !options.request_id.is_empty() && existing.request_id == options.request_id;
         let differences = differences(&existing.spec, spec)?;
         if differences.is_empty() && (options.allow_existing || same_request) {
             return Ok(Created::Existing(existing));
@@ -101,51 +111,51 @@ impl Catalog {
     }
 
     /// Peers by name.
-    pub async fn list_peers(&self, request: &PageRequest) -> Result<Page<Peer>> {
+    pub async fn list_peers(&self, request: &PageRequest, filter: &PeerFilter) -> Result<Page<Peer>> {
         let rows = sql::rows(
             &self.client().await?,
             "select name, sealed, key_id, request_id, created_at, updated_at, etag from peers
-             where name > $1 order by name limit $2",
-            &[&request.token, &i64::from(request.limit() + 1)],
+             where name > $1 and ($3 = '' or kind = $3) and starts_with(name, $4) order by name limit $2",
+            &[&request.token, &i64::from(request.limit() + 1), &filter.kind, &filter.name_prefix],
         )
         .await?;
         let peers = rows.iter().map(|row| self.open_peer(row)).collect::<Result<Vec<_>>>()?;
         Ok(Page::new(peers, request, |peer| peer.spec.name.clone()))
     }
 
-    /// Replaces the description of a peer. `etag`: only if it is still that one; empty for any. The
-    /// streams of its mirrors are fenced: their next attempts connect as it says now.
+    /// Replaces the description of a peer. `etag`: only if it is still that one; empty for any. `request_id`
+    /// names the request; empty for none. The streams of its mirrors are fenced: their next attempts connect
+    /// as it says now.
     ///
     /// # Errors
     /// PEER_NOT_FOUND, EDIT_CONFLICT; PEER_IN_USE with the names of the mirrors if it names another
     /// database while there are any: their tables would be somewhere else.
-    pub async fn update_peer(&self, spec: &PeerSpec, etag: &str) -> Result<Peer> {
+    pub async fn update_peer(&self, spec: &PeerSpec, etag: &str, request_id: &str) -> Result<Peer> {
         let sealed = self.seal_peer(spec)?;
         let mut client = self.client().await?;
         let transaction = client.transaction().await.map_err(errors::database)?;
-        let row = sql::row(&transaction, &format!("{PEER_BY_NAME} for no key update"), &[&spec.name]).await?;
-        let stored = self.open_peer(&row.ok_or_else(|| not_found(&spec.name))?)?;
-        if (!etag.is_empty() && etag != stored.etag) || kind(&stored.spec.config) != kind(&spec.config) {
-            let message = format!("peer {} was changed meanwhile", spec.name);
-            return Err(Error::new(Code::EditConflict, message).with("peer", &spec.name));
-        }
+        // Locked, so that the foreign key of a mirror that is being created waits for us, or we for it.
+        let locked = format!("{PEER_BY_NAME} for update");
+        let row = sql::row(&transaction, &locked, &[&spec.name]).await?;
+        let before = self.open_peer(&row.ok_or_else(|| not_found(&spec.name))?)?;
+        require_etag(&spec.name, &before.etag, etag)?;
         let users = users(&transaction, &spec.name).await?;
-        if stored.spec.config.database() != spec.config.database() && !users.is_empty() {
-            return Err(moved(&stored.spec, users.join(", ")));
+        if place(&before.spec.config) != place(&spec.config) && !users.is_empty() {
+            return Err(moved(&before.spec, users.join(", ")));
         }
-        let row = sql::row(
+        let row = sql::one(
             &transaction,
-            "update peers set sealed = $2, key_id = $3, updated_at = now(), etag = gen_random_uuid()::text
-             where name = $1 returning created_at, updated_at, etag",
-            &[&spec.name, &sealed.bytes, &sealed.key_id],
+            "update peers set sealed = $2, key_id = $3, kind = $4, request_id = $5, updated_at = now(),
+                etag = gen_random_uuid()::text
+             where name = $1 returning created_at, updated_at, etag, request_id",
+            &[&spec.name, &sealed.bytes, &sealed.key_id, &kind(&spec.config), &request_id],
         )
         .await?;
-        let row = row.ok_or_else(|| not_found(&spec.name))?;
-        for mirror in &users {
+        for mirror in users.iter().filter(|_| before.spec != *spec) {
             edits::fence(&transaction, mirror, None).await?;
         }
         transaction.commit().await.map_err(errors::database)?;
-        self::stored(Columns(&row), spec.clone())
+        stored(Columns(&row), spec.clone())
     }
 
     /// Deletes a peer. `etag`: only if it is still that one; empty for any.
@@ -155,14 +165,10 @@ impl Catalog {
     pub async fn delete_peer(&self, name: &str, etag: &str) -> Result<()> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await.map_err(errors::database)?;
-        // Locked, so that the foreign key of a mirror that is being created waits for us, or we for it.
+        // Locked as above. It is not opened: a peer whose key is lost can be deleted.
         let row =
             sql::row(&transaction, "select etag from peers where name = $1 for update", &[&name]).await?;
-        let found = Columns(&row.ok_or_else(|| not_found(name))?).text("etag")?;
-        if !etag.is_empty() && etag != found {
-            let message = format!("peer {name} was changed meanwhile");
-            return Err(Error::new(Code::EditConflict, message).with("peer", name));
-        }
+        require_etag(name, &Columns(&row.ok_or_else(|| not_found(name))?).text("etag")?, etag)?;
         let users = users(&transaction, name).await?;
         if !users.is_empty() {
             let mirrors = users.join(", ");
@@ -197,9 +203,25 @@ impl Catalog {
 const PEER_BY_NAME: &str =
     "select name, sealed, key_id, request_id, created_at, updated_at, etag from peers where name = $1";
 
+fn require_etag(name: &str, found: &str, etag: &str) -> Result<()> {
+    if etag.is_empty() || etag == found {
+        return Ok(());
+    }
+    Err(Error::new(Code::EditConflict, format!("peer {name} was changed meanwhile")).with("peer", name))
+}
+
+/// What tells the databases of one server apart, and servers of different kinds.
+fn place(config: &PeerConfig) -> (&'static str, &str, &str) {
+    match config {
+        PeerConfig::Postgres(postgres) => (kind(config), &postgres.database, ""),
+        PeerConfig::Clickhouse(clickhouse) => (kind(config), &clickhouse.database, &clickhouse.cluster),
+    }
+}
+
 fn stored(columns: Columns<'_>, spec: PeerSpec) -> Result<Peer> {
     Ok(Peer {
         spec,
+        request_id: columns.text("request_id")?,
         created_at: columns.time("created_at")?,
         updated_at: columns.time("updated_at")?,
         etag: columns.text("etag")?,

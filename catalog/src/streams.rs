@@ -5,6 +5,7 @@
 //! sending when it could not renew for that long by its own clock. So when the time is over, nothing
 //! of it is under way; [`Lease::previous`] says how long that may still take.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
@@ -134,6 +135,13 @@ pub struct SlotMeasure {
 }
 
 impl Catalog {
+    /// Names of the slots and of the publications of all streams.
+    pub async fn list_stream_objects(&self) -> Result<BTreeSet<String>> {
+        let sql = "select slot as name from streams union select publication from streams";
+        let rows = sql::rows(&self.client().await?, sql, &[]).await?;
+        rows.iter().map(|row| Columns(row).text("name")).collect()
+    }
+
     /// A stream.
     ///
     /// # Errors

@@ -62,15 +62,30 @@ pub async fn run(arguments: TableArguments) -> anyhow::Result<ExitCode> {
     let (mirror, text) = match arguments.command {
         TableCommand::Pause(Named { mirror: name, table }) => {
             let text = format!("table {table} paused");
-            (mirrors.pause_table(call(PauseTableRequest { name, table, request_id })).await?, text)
+            (
+                mirrors
+                    .pause_table(call(PauseTableRequest { name, table, request_id, ..Default::default() }))
+                    .await?,
+                text,
+            )
         }
         TableCommand::Resume(Named { mirror: name, table }) => {
             let text = format!("table {table} is resumed; follow it with `millrace mirror watch {name}`");
-            (mirrors.resume_table(call(ResumeTableRequest { name, table, request_id })).await?, text)
+            (
+                mirrors
+                    .resume_table(call(ResumeTableRequest { name, table, request_id, ..Default::default() }))
+                    .await?,
+                text,
+            )
         }
         TableCommand::Resync(Named { mirror: name, table }) => {
             let text = format!("table {table} is resynced; follow it with `millrace mirror watch {name}`");
-            (mirrors.resync_table(call(ResyncTableRequest { name, table, request_id })).await?, text)
+            (
+                mirrors
+                    .resync_table(call(ResyncTableRequest { name, table, request_id, ..Default::default() }))
+                    .await?,
+                text,
+            )
         }
         TableCommand::Drop(arguments) => {
             let DropArguments { named: Named { mirror: name, table }, drop_destination, confirmation } =

@@ -3,6 +3,7 @@
 //! Pure: no I/O.
 
 pub(crate) mod access;
+pub(crate) mod filter;
 pub(crate) mod mirror;
 pub(crate) mod peer;
 pub(crate) mod view;

@@ -79,11 +79,15 @@ pub(crate) async fn serve(
     health_reporter.set_serving::<MirrorServiceServer<Api>>().await;
     health_reporter.set_serving::<SystemServiceServer<Api>>().await;
     health_reporter.set_serving::<AccessServiceServer<Api>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(millrace_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|error| Error::new(Code::Internal, format!("the API's descriptors: {error}")))?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(millrace_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let broken = |error| Error::new(Code::Internal, format!("the API's descriptors: {error}"));
+    // Many clients know the older version only, Python's among them.
+    let (v1, v1alpha) =
+        (reflection().build_v1().map_err(broken)?, reflection().build_v1alpha().map_err(broken)?);
     let connections = stream::unfold(connections, async |mut connections| {
         let (connection, _) = connections.next().await?;
         Some((Ok::<_, std::io::Error>(connection), connections))
@@ -95,7 +99,7 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(cors)
         .layer(GrpcWebLayer::new())
-        .add_routes(services.add_service(health).add_service(reflection))
+        .add_routes(services.add_service(health).add_service(v1).add_service(v1alpha))
         .serve_with_incoming_shutdown(connections, shutdown.cancelled_owned())
         .await
         .map_err(|error| Error::new(Code::Internal, format!("gRPC: {error}")))
@@ -175,7 +179,9 @@ service! {
         create_peer "CreatePeer" (CreatePeerRequest) -> Peer;
         get_peer "GetPeer" (GetPeerRequest) -> Peer;
         list_peers "ListPeers" (ListPeersRequest) -> ListPeersResponse;
+        update_peer "UpdatePeer" (UpdatePeerRequest) -> Peer;
         delete_peer "DeletePeer" (DeletePeerRequest) -> DeletePeerResponse;
+        cleanup_peer "CleanupPeer" (CleanupPeerRequest) -> CleanupPeerResponse;
         validate_peer "ValidatePeer" (ValidatePeerRequest) -> ValidatePeerResponse;
         list_source_tables "ListSourceTables" (ListSourceTablesRequest) -> ListSourceTablesResponse;
     }

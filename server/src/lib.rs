@@ -20,6 +20,7 @@
 //! - `convert`: messages to specs, stored objects to messages.
 //! - `validate`, `text`: what a request may hold.
 //! - `refusals`: what is not built yet.
+//! - `mask`: what an update replaces.
 //! - `edit`: what of a mirror may change while it runs.
 //! - `tables`: patterns, and the destinations' names.
 //! - [`deadlines`]: how long everything may take that somebody waits for.
@@ -43,6 +44,7 @@ mod gate;
 mod grpc;
 mod http;
 mod listen;
+mod mask;
 mod metrics;
 pub mod openapi;
 mod orchestra;

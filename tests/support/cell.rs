@@ -20,6 +20,8 @@ pub struct Cell {
     pub catalog: String,
     /// Where the cell's server listens.
     pub grpc: String,
+    /// Where it listens for HTTP.
+    pub http: String,
     grpc_port: u16,
     http_port: u16,
     prefix: String,
@@ -92,6 +94,7 @@ impl Cell {
         let mut cell = Self {
             catalog: format!("{base}/{database}"),
             grpc: String::new(),
+            http: String::new(),
             grpc_port: free_port(),
             http_port: free_port(),
             prefix: bed.name.clone(),
@@ -100,6 +103,7 @@ impl Cell {
             processes: Vec::new(),
         };
         cell.grpc = format!("http://127.0.0.1:{}", cell.grpc_port);
+        cell.http = format!("http://127.0.0.1:{}", cell.http_port);
         let migrated = cell.command("migrate").output().expect("millrace migrate");
         assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
         let first_worker = cell.worker().await;

@@ -1,6 +1,6 @@
 //! The workflow that drops a mirror, in whatever state it is and whether its peers can be reached
 //! or not. It fences first, so that nothing is written behind its back; what it cannot remove is
-//! named in its result and in an event.
+//! named in its result and, if the mirror is forgotten all the same, in an event.
 
 #![expect(missing_docs, reason = "the macros make undocumented constants of the documented methods")]
 
@@ -55,13 +55,16 @@ impl DropMirrorWorkflow {
             leftovers.extend(self::leftovers(destination, scope.destination_objects)?);
         }
         ctx.set_current_details(format!("{} objects stay behind", leftovers.len()));
+        if input.options.keep_if_left && !leftovers.is_empty() {
+            return Ok(DropReport { mirror: input.mirror, leftovers, kept: true });
+        }
         // As soon as it is forgotten, another mirror of its name may want their ids. One that does not
         // close in time keeps nothing from being forgotten.
         let options = options::closing("its workflows have closed");
         let _open =
             ctx.execute_activity(DropActivities::await_closed, WorkflowIds { ids: running }, options).await;
 
-        let report = DropReport { mirror: input.mirror, leftovers };
+        let report = DropReport { mirror: input.mirror, leftovers, kept: false };
         let forget = options::catalog("forget the mirror");
         ctx.execute_activity(DropActivities::forget_mirror, report.clone(), forget).await.map_err(ended)?;
         Ok(report)

@@ -301,6 +301,10 @@ pub struct MirrorStatus {
 pub struct DropOptions {
     /// Whether the destination tables are dropped too.
     pub destination_tables: bool,
+    /// Whether the mirror is kept, half dropped, when something of it cannot be removed: what it made is
+    /// known then, and it can be dropped again.
+    #[serde(default)]
+    pub keep_if_left: bool,
 }
 
 /// Starts the workflow that drops a mirror.
@@ -350,6 +354,9 @@ pub struct DropReport {
     pub mirror: String,
     /// What stays behind; empty if everything was removed.
     pub leftovers: Vec<Leftover>,
+    /// Whether the mirror is kept because of them.
+    #[serde(default)]
+    pub kept: bool,
 }
 
 /// Starts a check: of a peer, a mirror's specification, or a listing of tables. What is checked,

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use millrace_catalog::Catalog;
 use millrace_catalog::copies::Copy;
+use millrace_catalog::events::EventFilter;
 use millrace_catalog::page::PageRequest;
 use millrace_catalog::partitions::{Claim, NewPartition, Partition};
 use millrace_catalog::peers::CreateOptions;
@@ -149,7 +150,8 @@ async fn a_resync_that_is_needed_is_noted_once_and_forgotten_when_it_begins() {
     assert!(catalog.ask_resync(table, Some(lease), &reason).await.unwrap());
     assert!(!catalog.ask_resync(table, None, &reason).await.unwrap(), "it is noted already");
     assert_eq!(catalog.wanted_resyncs("shop").await.unwrap(), [table]);
-    let events = catalog.list_events("shop", &PageRequest::default()).await.unwrap().items;
+    let events =
+        catalog.list_events("shop", &PageRequest::default(), &EventFilter::default()).await.unwrap().items;
     assert_eq!(events.iter().filter(|event| event.table == "public.t0").count(), 1);
 
     catalog.set_table_state(table, TableState::Resyncing).await.unwrap();

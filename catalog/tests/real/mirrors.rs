@@ -1,6 +1,7 @@
 use millrace_catalog::Catalog;
 use millrace_catalog::batches::NewBatch;
-use millrace_catalog::events::{NewEvent, Severity};
+use millrace_catalog::events::{EventFilter, NewEvent, Severity};
+use millrace_catalog::mirrors::MirrorFilter;
 use millrace_catalog::page::PageRequest;
 use millrace_catalog::peers::{CreateOptions, Created};
 use millrace_catalog::state::{Desired, MirrorState, TableState};
@@ -43,7 +44,7 @@ async fn two_mirrors_never_write_into_one_table() {
         both => panic!("{both:?}"),
     };
     assert_eq!(refused.code(), Code::DestinationTableExists);
-    let page = catalog.list_mirrors(&PageRequest::default()).await.unwrap();
+    let page = catalog.list_mirrors(&PageRequest::default(), &MirrorFilter::default()).await.unwrap();
     assert_eq!(page.items.len(), 1, "what is refused leaves nothing");
 }
 
@@ -96,15 +97,27 @@ async fn events_are_listed_newest_first_and_outlive_their_mirror() {
     assert!(catalog.delete_mirror("shop", &[error]).await.unwrap());
     let twice = [NewEvent::info("shop", "a second attempt writes nothing")];
     assert!(!catalog.delete_mirror("shop", &twice).await.unwrap());
-    let page = catalog.list_events("shop", &PageRequest { size: 1, token: String::new() }).await.unwrap();
-    let newest = &page.items[0];
+    let all = EventFilter::default();
+    let page = async |token: String| {
+        catalog.list_events("shop", &PageRequest { size: 1, token }, &all).await.unwrap()
+    };
+    let first = page(String::new()).await;
+    let newest = &first.items[0];
     assert_eq!(
         (newest.code.as_str(), newest.table.as_str(), newest.severity),
         ("SLOT_LOST", "public.t0", Severity::Error)
     );
-    let rest =
-        catalog.list_events("shop", &PageRequest { size: 1, token: page.next.unwrap() }).await.unwrap();
+    let rest = page(first.next.clone().unwrap()).await;
     assert_eq!((rest.items[0].message.as_str(), rest.next), ("created", None));
+    let found = async |filter: EventFilter| {
+        let events = catalog.list_events("shop", &PageRequest::default(), &filter).await.unwrap().items;
+        events.into_iter().map(|event| event.message).collect::<Vec<_>>()
+    };
+    assert_eq!(found(EventFilter { min_severity: Some(Severity::Warning), ..all.clone() }).await, ["gone"]);
+    assert_eq!(found(EventFilter { table: "public.t0".into(), ..all.clone() }).await, ["gone"]);
+    assert_eq!(found(EventFilter { code: "SLOT_LOST".into(), ..all.clone() }).await, ["gone"]);
+    assert_eq!(found(EventFilter { from: Some(newest.at), ..all.clone() }).await.len(), 1);
+    assert_eq!(found(EventFilter { to: Some(newest.at), ..all.clone() }).await, ["created"]);
 }
 
 #[tokio::test]
@@ -131,7 +144,15 @@ async fn what_is_old_is_deleted_and_nothing_else() {
     assert_eq!(catalog.delete_expired().await.unwrap(), 10_002);
     let left: i64 = sql.query_one("select sum(inserts)::bigint from batches", &[]).await.unwrap().get(0);
     assert_eq!(left, 2);
-    assert_eq!(catalog.list_events("shop", &PageRequest::default()).await.unwrap().items.len(), 1);
+    assert_eq!(
+        catalog
+            .list_events("shop", &PageRequest::default(), &EventFilter::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -144,7 +165,43 @@ async fn two_hundred_mirrors_are_listed_in_three_statements() {
             .for_each(|table| table.destination = format!("{}_{}", new.spec.name, table.destination));
         catalog.create_mirror(&new, &CreateOptions::default()).await.unwrap();
     }
-    let page = catalog.list_mirrors(&PageRequest { size: 1_000, token: String::new() }).await.unwrap();
+    let page = catalog
+        .list_mirrors(&PageRequest { size: 1_000, token: String::new() }, &MirrorFilter::default())
+        .await
+        .unwrap();
     assert_eq!((page.items.len(), page.next), (200, None));
     assert!(page.items.iter().all(|mirror| mirror.tables.len() == 10));
+}
+
+#[tokio::test]
+async fn mirrors_are_listed_by_state_peer_and_name_over_all_pages() {
+    let catalog = catalog().await;
+    for n in 0..6 {
+        let mut new = mirror(&format!("m{n}"), 1);
+        new.tables[0].destination = format!("t{n}");
+        catalog.create_mirror(&new, &CreateOptions::default()).await.unwrap();
+        if n % 2 == 1 {
+            catalog.set_desired(&new.spec.name, Desired::Paused, "").await.unwrap();
+            catalog.mark_prepared(&new.spec.name).await.unwrap();
+        }
+    }
+    let list = async |size: u32, filter: MirrorFilter| {
+        let (mut names, mut token) = (Vec::new(), String::new());
+        loop {
+            let page = catalog.list_mirrors(&PageRequest { size, token }, &filter).await.unwrap();
+            assert!(page.items.len() <= size as usize);
+            names.extend(page.items.into_iter().map(|mirror| mirror.spec.name));
+            match page.next {
+                Some(next) => token = next,
+                None => return names,
+            }
+        }
+    };
+    let paused = MirrorFilter { states: vec![MirrorState::Paused], ..MirrorFilter::default() };
+    for size in [1, 2, 100] {
+        assert_eq!(list(size, paused.clone()).await, ["m1", "m3", "m5"], "pages of {size}");
+    }
+    assert_eq!(list(9, MirrorFilter { name_prefix: "m4".into(), ..MirrorFilter::default() }).await, ["m4"]);
+    assert_eq!(list(9, MirrorFilter { source: "pg".into(), ..MirrorFilter::default() }).await.len(), 6);
+    assert_eq!(list(9, MirrorFilter { destination: "pg".into(), ..MirrorFilter::default() }).await.len(), 0);
 }

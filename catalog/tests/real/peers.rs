@@ -1,6 +1,6 @@
 use millrace_catalog::drafts::{CheckReport, Draft};
 use millrace_catalog::page::PageRequest;
-use millrace_catalog::peers::{CreateOptions, Created};
+use millrace_catalog::peers::{CreateOptions, Created, PeerFilter};
 use millrace_catalog::spec::{PeerConfig, Secret};
 use millrace_catalog::{Catalog, SecretKeys, migrate};
 use millrace_terms::Code;
@@ -74,10 +74,17 @@ async fn a_peer_in_use_stays() {
 #[tokio::test]
 async fn lists_go_page_by_page() {
     let catalog = catalog().await;
-    let first = catalog.list_peers(&PageRequest { size: 1, token: String::new() }).await.unwrap();
+    let list = async |token: String, filter: PeerFilter| {
+        catalog.list_peers(&PageRequest { size: 1, token }, &filter).await.unwrap()
+    };
+    let first = list(String::new(), PeerFilter::default()).await;
     assert_eq!(first.items[0].spec.name, "ch");
-    let second = catalog.list_peers(&PageRequest { size: 1, token: first.next.unwrap() }).await.unwrap();
+    let second = list(first.next.unwrap(), PeerFilter::default()).await;
     assert_eq!((second.items[0].spec.name.as_str(), second.next), ("pg", None));
+    let sources = list(String::new(), PeerFilter { kind: "postgres", ..PeerFilter::default() }).await;
+    assert_eq!((sources.items[0].spec.name.as_str(), sources.next), ("pg", None));
+    let named = list(String::new(), PeerFilter { name_prefix: "p".into(), ..PeerFilter::default() }).await;
+    assert_eq!(named.items.len(), 1);
 }
 
 #[tokio::test]
@@ -101,15 +108,19 @@ async fn a_peer_in_use_changes_but_for_its_database_and_fences_its_streams() {
     let PeerConfig::Postgres(config) = &mut other.config else { panic!("a source") };
     config.host = "new.internal".into();
     let etag = catalog.get_peer("pg").await.unwrap().etag;
-    assert_ne!(catalog.update_peer(&other, &etag).await.unwrap().etag, etag);
+    let updated = catalog.update_peer(&other, &etag, "r1").await.unwrap();
+    assert!(updated.etag != etag && updated.request_id == "r1", "{updated:?}");
     assert_eq!(catalog.get_peer("pg").await.unwrap().spec, other);
-    assert!(catalog.get_stream("shop", 0).await.unwrap().lease > lease, "its next attempt connects anew");
-    assert_eq!(catalog.update_peer(&other, &etag).await.unwrap_err().code(), Code::EditConflict);
+    let fenced = catalog.get_stream("shop", 0).await.unwrap().lease;
+    assert!(fenced > lease, "its next attempt connects anew");
+    catalog.update_peer(&other, "", "").await.unwrap();
+    assert_eq!(catalog.get_stream("shop", 0).await.unwrap().lease, fenced, "nothing of it changed");
+    assert_eq!(catalog.update_peer(&other, &etag, "").await.unwrap_err().code(), Code::EditConflict);
 
     let PeerConfig::Postgres(config) = &mut other.config else { panic!("a source") };
     config.database = "another".into();
-    let refused = catalog.update_peer(&other, "").await.unwrap_err();
+    let refused = catalog.update_peer(&other, "", "").await.unwrap_err();
     assert_eq!((refused.code(), refused.metadata()["mirrors"].as_str()), (Code::PeerInUse, "shop"));
     catalog.delete_mirror("shop", &[]).await.unwrap();
-    assert_eq!(catalog.update_peer(&other, "").await.unwrap().spec, other);
+    assert_eq!(catalog.update_peer(&other, "", "").await.unwrap().spec, other);
 }

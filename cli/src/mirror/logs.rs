@@ -57,7 +57,12 @@ async fn newest(client: &mut Client, name: &str, after: i64, limit: usize) -> an
     let mut events = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = ListMirrorEventsRequest { name: name.to_owned(), page_size: PAGE_SIZE, page_token };
+        let request = ListMirrorEventsRequest {
+            name: name.to_owned(),
+            page_size: PAGE_SIZE,
+            page_token,
+            ..Default::default()
+        };
         let page = client.mirrors.list_mirror_events(call(request)).await?.into_inner();
         let has_older = page.events.iter().any(|event| event.id <= after);
         events.extend(page.events.into_iter().filter(|event| event.id > after));

@@ -77,6 +77,9 @@ struct DropArguments {
     /// Drop the destination tables, too
     #[arg(long)]
     drop_destination: bool,
+    /// Forget the mirror also if something of it cannot be removed, and say what stays behind
+    #[arg(long)]
+    force: bool,
     /// Return at once, do not wait for the end
     #[arg(long)]
     no_wait: bool,
@@ -105,19 +108,19 @@ pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
         }
         MirrorCommand::Pause(Named { name }) => {
             let mut client = Client::connect(link).await?;
-            let request = PauseMirrorRequest { name, request_id: request_id() };
+            let request = PauseMirrorRequest { name, request_id: request_id(), ..Default::default() };
             let mirror = client.mirrors.pause_mirror(call(request)).await?.into_inner();
             output.print(&mirror, |mirror| format!("mirror {} paused", mirror.name))?;
         }
         MirrorCommand::Resume(Named { name }) => {
             let mut client = Client::connect(link).await?;
-            let request = ResumeMirrorRequest { name, request_id: request_id() };
+            let request = ResumeMirrorRequest { name, request_id: request_id(), ..Default::default() };
             let mirror = client.mirrors.resume_mirror(call(request)).await?.into_inner();
             output.print(&mirror, |mirror| format!("mirror {} resumed", mirror.name))?;
         }
         MirrorCommand::Resync(Named { name }) => {
             let mut client = Client::connect(link).await?;
-            let request = ResyncMirrorRequest { name, request_id: request_id() };
+            let request = ResyncMirrorRequest { name, request_id: request_id(), ..Default::default() };
             let mirror = client.mirrors.resync_mirror(call(request)).await?.into_inner();
             output.print(&mirror, |mirror| {
                 format!("mirror {0} is resynced; follow it with `millrace mirror watch {0}`", mirror.name)
@@ -170,11 +173,11 @@ async fn validate(
 }
 
 async fn drop(link: &LinkArguments, arguments: DropArguments, output: Output) -> anyhow::Result<()> {
-    let DropArguments { name, drop_destination, no_wait, confirmation } = arguments;
+    let DropArguments { name, drop_destination, force, no_wait, confirmation } = arguments;
     let data = if drop_destination { ", and its destination tables with it" } else { "" };
     confirmation.ask(&format!("Drop mirror {name}{data}?"))?;
     let mut client = Client::connect(link).await?;
-    let request = DeleteMirrorRequest { name: name.clone(), drop_destination, ..Default::default() };
+    let request = DeleteMirrorRequest { name: name.clone(), drop_destination, force, ..Default::default() };
     let mut answer = client.mirrors.delete_mirror(call_of("DeleteMirror", request)).await?.into_inner();
     if !answer.done && !no_wait {
         answer.done = tokio::time::timeout(DROP_WAIT_MAX, wait::gone(&mut client, &name))
@@ -196,7 +199,7 @@ async fn list(client: &mut Client) -> anyhow::Result<ListMirrorsResponse> {
     let mut all = ListMirrorsResponse::default();
     loop {
         let page_token = std::mem::take(&mut all.next_page_token);
-        let request = ListMirrorsRequest { page_size: 0, page_token };
+        let request = ListMirrorsRequest { page_token, ..Default::default() };
         let page = client.mirrors.list_mirrors(call(request)).await?.into_inner();
         all.mirrors.extend(page.mirrors);
         if page.next_page_token.is_empty() {

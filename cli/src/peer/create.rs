@@ -66,7 +66,7 @@ pub struct CreateArguments {
 /// The password: never needed on the command line, where other users of the machine see it.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
-struct Password {
+pub(super) struct Password {
     /// Password; better in the variable, a file or on stdin
     #[arg(long, value_name = "TEXT", env = "MILLRACE_PEER_PASSWORD", hide_env_values = true)]
     password: Option<SecretString>,
@@ -78,8 +78,9 @@ struct Password {
     password_stdin: bool,
 }
 
+/// Transport security towards the peer.
 #[derive(Debug, Args)]
-struct TlsArguments {
+pub(super) struct TlsArguments {
     /// When TLS is used and what is verified, as libpq's sslmode [default: prefer]
     #[arg(long, value_name = "MODE")]
     tls_mode: Option<TlsMode>,
@@ -171,7 +172,8 @@ fn quote(value: &str) -> String {
 }
 
 impl Password {
-    fn resolve(&self) -> Result<Option<String>, Error> {
+    /// The password, if one is given.
+    pub(super) fn resolve(&self) -> Result<Option<String>, Error> {
         if let Some(password) = &self.password {
             return Ok(Some(password.expose_secret().to_owned()));
         }
@@ -189,7 +191,8 @@ impl Password {
 }
 
 impl TlsArguments {
-    fn apply(&self, config: &mut Option<TlsConfig>) {
+    /// Sets what is given.
+    pub(super) fn apply(&self, config: &mut Option<TlsConfig>) {
         let mode = self.tls_mode.map(|mode| match mode {
             TlsMode::Disable => v1::tls_config::Mode::Disable,
             TlsMode::Prefer => v1::tls_config::Mode::Prefer,

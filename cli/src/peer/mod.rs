@@ -5,14 +5,16 @@
 pub mod address;
 mod create;
 mod show;
+mod update;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use millrace_proto::v1::{
-    DeletePeerRequest, GetPeerRequest, ListPeersRequest, ListPeersResponse, ListSourceTablesRequest,
-    ListSourceTablesResponse, ValidatePeerRequest, validate_peer_request,
+    CleanupPeerRequest, DeletePeerRequest, GetPeerRequest, ListPeersRequest, ListPeersResponse,
+    ListSourceTablesRequest, ListSourceTablesResponse, ValidatePeerRequest, validate_peer_request,
 };
+use millrace_terms::Class;
 
 use crate::client::confirm::Confirmation;
 use crate::client::output::{self, Output};
@@ -36,8 +38,12 @@ enum PeerCommand {
     Get(Named),
     /// List the peers
     List,
+    /// Change how a peer is reached; mirrors go on with it
+    Update(Box<update::UpdateArguments>),
     /// Forget a peer that no mirror uses
     Drop(DropArguments),
+    /// Remove from a PostgreSQL peer what dropped mirrors left behind
+    Cleanup(CleanupArguments),
     /// Connect to a peer and show every check; exit 2 or 3 if one failed
     Validate(Named),
     /// List the tables of a PostgreSQL peer
@@ -56,6 +62,15 @@ struct DropArguments {
     name: String,
     #[command(flatten)]
     confirmation: Confirmation,
+}
+
+#[derive(Debug, Args)]
+struct CleanupArguments {
+    /// Name of the peer
+    name: String,
+    /// Only say what would be removed
+    #[arg(long)]
+    validate_only: bool,
 }
 
 #[derive(Debug, Args)]
@@ -91,6 +106,14 @@ pub async fn run(arguments: PeerArguments) -> anyhow::Result<ExitCode> {
             let mut client = Client::connect(link).await?;
             output.print(&list(&mut client).await?, show::peers)?;
         }
+        PeerCommand::Update(update) => {
+            let mut client = Client::connect(link).await?;
+            let stored = call(GetPeerRequest { name: update.name.clone() });
+            let stored = client.peers.get_peer(stored).await?.into_inner();
+            let peer = client.peers.update_peer(call(update.request(&stored)?)).await?.into_inner();
+            output.print(&peer, show::peer)?;
+        }
+        PeerCommand::Cleanup(arguments) => return cleanup(link, arguments, output).await,
         PeerCommand::Drop(DropArguments { name, confirmation }) => {
             confirmation.ask(&format!("Forget peer {name}?"))?;
             let mut client = Client::connect(link).await?;
@@ -110,6 +133,23 @@ pub async fn run(arguments: PeerArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What cannot be removed is the environment's fault.
+async fn cleanup(link: &LinkArguments, arguments: CleanupArguments, output: Output) -> anyhow::Result<ExitCode> {
+    let CleanupArguments { name, validate_only } = arguments;
+    let mut client = Client::connect(link).await?;
+    let request = CleanupPeerRequest { name, validate_only };
+    let answer = client.peers.cleanup_peer(call(request)).await?.into_inner();
+    output.print(&answer, |answer| {
+        let done = if validate_only { "would be removed" } else { "removed" };
+        let removed = answer.removed.iter().map(|what| format!("{done}: {what}"));
+        let left = answer.leftovers.iter().map(|what| format!("left over: {what}"));
+        let lines: Vec<String> = removed.chain(left).collect();
+        if lines.is_empty() { "nothing was left behind".to_owned() } else { lines.join("\n") }
+    })?;
+    let code = if answer.leftovers.is_empty() { 0 } else { failure::exit_code(Class::Unavailable) };
+    Ok(ExitCode::from(code))
+}
+
 async fn validate(client: &mut Client, name: String, output: Output) -> anyhow::Result<ExitCode> {
     let target = Some(validate_peer_request::Target::Name(name));
     let answer = client.peers.validate_peer(call(ValidatePeerRequest { target })).await?.into_inner();
@@ -122,7 +162,7 @@ async fn list(client: &mut Client) -> anyhow::Result<ListPeersResponse> {
     let mut all = ListPeersResponse::default();
     loop {
         let page_token = std::mem::take(&mut all.next_page_token);
-        let request = ListPeersRequest { page_size: 0, page_token };
+        let request = ListPeersRequest { page_token, ..Default::default() };
         let page = client.peers.list_peers(call(request)).await?.into_inner();
         all.peers.extend(page.peers);
         if page.next_page_token.is_empty() {

@@ -13,10 +13,10 @@ use millrace_terms::{Class, Code};
 use crate::{path, read};
 
 /// Put under the title of every generated page.
-const GENERATED: &str = "Generated from the code; a test compares. To update: `UPDATE_DOCS=1 cargo test -p millrace --test repository`.";
+pub const GENERATED: &str = "Generated from the code; a test compares. To update: `UPDATE_DOCS=1 cargo test -p millrace --test repository`.";
 
 /// Compares a generated page, or writes it.
-fn check(page: &str, expected: &str) {
+pub fn check(page: &str, expected: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path(page), expected).unwrap();
         return;

@@ -8,6 +8,7 @@
 //! - [`check`]: what must be so on a source before a mirror can be made, each with its remedy.
 //! - [`plan`]: from the shape of a table to the plan by which it is replicated.
 //! - [`publication`], [`slot`]: the objects a mirror makes.
+//! - [`orphans`]: what mirrors that are gone left behind.
 //! - `sessions`: ends what is left of a mirror that is dropped.
 //! - [`epoch`]: the position that separates a table's copy from its stream.
 //! - [`partition`]: the ranges of pages that are copied one by one.
@@ -17,6 +18,7 @@ pub mod describe;
 pub mod epoch;
 mod error;
 mod history;
+pub mod orphans;
 pub mod partition;
 pub mod plan;
 pub(crate) mod present;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use millrace_catalog::edits::MirrorEdit;
 use millrace_catalog::mirrors::Mirror;
-use millrace_catalog::peers::CreateOptions;
+use millrace_catalog::peers::{CreateOptions, PeerFilter};
 use millrace_catalog::spec::{MirrorSpec, PeerSpec};
 use millrace_catalog::state::Desired;
 use millrace_proto::v1;
@@ -63,7 +63,7 @@ impl Control {
     async fn all_peers(&self) -> Answer<Vec<PeerSpec>> {
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
-            let page = self.catalog.list_peers(&whole_page(token)).await?;
+            let page = self.catalog.list_peers(&whole_page(token), &PeerFilter::default()).await?;
             all.extend(page.items.into_iter().map(|peer| peer.spec));
             match page.next {
                 Some(next) => token = next,
@@ -165,7 +165,7 @@ impl Control {
             }
             Step::UpdatePeer(peer, _) => {
                 // Everything was looked at before the first step.
-                self.replace_peer(&peer, "", true).await?;
+                self.replace_peer(&peer, "", "", true).await?;
             }
             Step::CreateMirror(mirror) => {
                 if let Some(ready) = prepared.remove(&mirror.name) {
@@ -174,7 +174,7 @@ impl Control {
             }
             Step::DeleteMirror(name) => {
                 if let Some(mirror) = found(self.catalog.get_mirror(&name).await, Code::MirrorNotFound)? {
-                    let dropped = self.drop_mirror(&mirror, drop_destination).await?;
+                    let dropped = self.drop_mirror(&mirror, drop_destination, false).await?;
                     if !dropped.done {
                         let message = format!("mirror {name} is being dropped; the rest was not done");
                         return Err(Error::new(Code::RequestTimeout, message).with("mirror", name).into());

@@ -18,6 +18,11 @@ impl Control {
         self.check(&Draft::Tables(source.clone())).await
     }
 
+    /// Removes from a source what no mirror uses; or says what that is.
+    pub(super) async fn clean_up(&self, source: &PeerSpec, only_look: bool) -> Result<CheckReport> {
+        self.check(&Draft::Orphans { source: Box::new(source.clone()), only_look }).await
+    }
+
     /// Looks at both peers and at every table of a mirror, whose tables and destinations are named.
     /// `former`: destination tables that a stored mirror wrote before; none for one that is to be made.
     pub(super) async fn check_mirror(

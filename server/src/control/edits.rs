@@ -19,7 +19,7 @@ use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::payload::Resync;
 use tokio::time::Instant;
 
-use super::mirrors::require_resyncable;
+use super::mirrors::{require_etag, require_resyncable};
 use super::{Control, found};
 use crate::convert::{self, view};
 use crate::fault::{Answer, Fault, Violations, invalid};
@@ -109,6 +109,7 @@ impl Control {
     pub(crate) async fn pause_table(self: Arc<Self>, request: v1::PauseTableRequest) -> Answer<v1::Mirror> {
         let request_id = checked(&request.request_id)?;
         let (mirror, table) = self.table_of(&request.name, &request.table).await?;
+        require_etag(&mirror, &request.etag)?;
         require_editable(&mirror)?;
         let fences = self.catalog.pause_table(&table).await?;
         if table.state != TableState::Paused {
@@ -123,6 +124,7 @@ impl Control {
     pub(crate) async fn resume_table(self: Arc<Self>, request: v1::ResumeTableRequest) -> Answer<v1::Mirror> {
         checked(&request.request_id)?;
         let (mirror, table) = self.table_of(&request.name, &request.table).await?;
+        require_etag(&mirror, &request.etag)?;
         require_resyncable(&mirror)?;
         match table.state {
             TableState::Paused => {
@@ -143,10 +145,7 @@ impl Control {
 
     async fn editable(&self, name: &str, options: &EditOptions) -> Answer<Mirror> {
         let stored = self.catalog.get_mirror(name).await?;
-        if !options.etag.is_empty() && options.etag != stored.etag {
-            let message = format!("mirror {name} was changed meanwhile");
-            return Err(Error::new(Code::EditConflict, message).with("mirror", name).into());
-        }
+        require_etag(&stored, &options.etag)?;
         require_editable(&stored)?;
         Ok(stored)
     }

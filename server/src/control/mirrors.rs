@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use millrace_catalog::mirrors::{Mirror, NewMirror, NewStream, NewTable};
+use millrace_catalog::mirrors::{Mirror, MirrorFilter, NewMirror, NewStream, NewTable};
 use millrace_catalog::peers::CreateOptions;
 use millrace_catalog::spec::{MirrorSpec, PeerSpec, RULES};
 use millrace_catalog::spread;
 use millrace_catalog::state::{Desired, MirrorState};
 use millrace_proto::v1;
 use millrace_terms::{Code, Error, TableName};
-use millrace_workflows::payload::{DropOptions, Resync};
+use millrace_workflows::payload::{DropOptions, DropReport, Resync};
 use tokio::time::Instant;
 
 use super::edits::source_of;
@@ -118,7 +118,7 @@ impl Control {
     pub(crate) async fn all_mirrors(&self) -> millrace_terms::Result<Vec<Mirror>> {
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
-            let page = self.catalog.list_mirrors(&whole_page(token)).await?;
+            let page = self.catalog.list_mirrors(&whole_page(token), &MirrorFilter::default()).await?;
             all.extend(page.items);
             match page.next {
                 Some(next) => token = next,
@@ -164,7 +164,8 @@ impl Control {
         request: v1::ListMirrorsRequest,
     ) -> Answer<v1::ListMirrorsResponse> {
         let page = Page::new(request.page_size, &request.page_token)?;
-        let mirrors = self.catalog.list_mirrors(&page.request()).await?;
+        let filter = convert::filter::mirrors(&request)?;
+        let mirrors = self.catalog.list_mirrors(&page.request(), &filter).await?;
         let now = Timestamp::now();
         Ok(v1::ListMirrorsResponse {
             mirrors: mirrors.items.iter().map(|mirror| view::mirror(mirror, now)).collect(),
@@ -186,6 +187,7 @@ impl Control {
 
     /// Ends the stream after what it has in flight.
     pub(crate) async fn pause_mirror(self: Arc<Self>, request: v1::PauseMirrorRequest) -> Answer<v1::Mirror> {
+        self.require_etag(&request.name, &request.etag).await?;
         self.change(&request.name, Change::Pause, &request.request_id).await
     }
 
@@ -194,6 +196,7 @@ impl Control {
         self: Arc<Self>,
         request: v1::ResumeMirrorRequest,
     ) -> Answer<v1::Mirror> {
+        self.require_etag(&request.name, &request.etag).await?;
         self.change(&request.name, Change::Resume, &request.request_id).await
     }
 
@@ -203,6 +206,7 @@ impl Control {
         request: v1::ResyncMirrorRequest,
     ) -> Answer<v1::Mirror> {
         let mirror = self.catalog.get_mirror(name_of(&request.name)?).await?;
+        require_etag(&mirror, &request.etag)?;
         require_resyncable(&mirror)?;
         self.change(&request.name, Change::Resync(Resync::All), &request.request_id).await
     }
@@ -213,8 +217,17 @@ impl Control {
         let source = source_of(&request.table)?;
         let mirror = self.catalog.get_mirror(name).await?;
         let table = self.catalog.find_table(name, &source).await?;
+        require_etag(&mirror, &request.etag)?;
         require_resyncable(&mirror)?;
         self.change(name, Change::Resync(Resync::Table(table.id)), &request.request_id).await
+    }
+
+    /// Refuses an action on a mirror that is not any more what its caller saw; without an etag nothing is asked.
+    async fn require_etag(&self, name: &str, etag: &str) -> Answer<()> {
+        if !etag.is_empty() {
+            require_etag(&self.catalog.get_mirror(name_of(name)?).await?, etag)?;
+        }
+        Ok(())
     }
 
     pub(super) async fn change(&self, name: &str, change: Change, request_id: &str) -> Answer<v1::Mirror> {
@@ -244,48 +257,56 @@ impl Control {
             }
             other => other?,
         };
-        if !request.etag.is_empty() && request.etag != stored.etag {
-            let message = format!("mirror {name} was changed meanwhile");
-            return Err(Error::new(Code::EditConflict, message).with("mirror", name).into());
-        }
-        self.drop_mirror(&stored, request.drop_destination).await
+        require_etag(&stored, &request.etag)?;
+        self.drop_mirror(&stored, request.drop_destination, request.force).await
     }
 
     /// Drops a mirror; see [`Control::delete_mirror`].
+    ///
+    /// # Errors
+    /// Without `force`: why something of it could not be removed; the mirror stays DROPPING then.
     pub(super) async fn drop_mirror(
         &self,
         stored: &Mirror,
         destination_tables: bool,
+        force: bool,
     ) -> Answer<v1::DeleteMirrorResponse> {
         let name = stored.name();
         let deadline = Instant::now() + deadlines::DROP;
-        let how = DropOptions { destination_tables };
+        let how = DropOptions { destination_tables, keep_if_left: !force };
         if stored.desired != Desired::Dropping {
             let change = Change::Drop(how);
             self.orchestra.change(name, change, "").await.map_err(|error| error.with("mirror", name))?;
-        } else if !self.orchestra.is_dropping(name).await? && self.is_stored(stored).await? {
+        } else if !self.orchestra.is_dropping(name).await? && self.same(stored).await?.is_some() {
             // In this order: what is there after its workflow has ended, nobody drops any more.
             self.orchestra.start_drop(name, how).await?;
         }
-        while self.is_stored(stored).await? {
+        while let Some(left) = self.same(stored).await? {
+            // It is DROPPING since the work began; if nobody works any more, the mirror was kept.
+            if left.desired == Desired::Dropping && !self.orchestra.is_dropping(name).await? {
+                break;
+            }
             if Instant::now() >= deadline {
                 return Ok(v1::DeleteMirrorResponse { done: false, leftovers: Vec::new() });
             }
             // The end of the work is written by a worker, and nobody tells the server of it.
             tokio::time::sleep(DROP_POLL).await;
         }
-        // Gone from the catalog, so the newest drop of this name is ours, and it is over.
+        // Gone from the catalog, or kept: the newest drop of this name is ours, and it is over.
         let report = self.orchestra.drop_report(name).await?;
+        if report.kept {
+            return Err(kept(name, &report).into());
+        }
         let leftovers = report.leftovers.iter();
         let leftovers =
             leftovers.map(|left| format!("{}: {} {}", left.object, left.error, left.error.remedy()));
         Ok(v1::DeleteMirrorResponse { done: true, leftovers: leftovers.collect() })
     }
 
-    /// Whether this very mirror is there, not one made later under its name.
-    async fn is_stored(&self, mirror: &Mirror) -> Answer<bool> {
+    /// This very mirror as it is now, if it is there: not one made later under its name.
+    async fn same(&self, mirror: &Mirror) -> Answer<Option<Mirror>> {
         let found = found(self.catalog.get_mirror(mirror.name()).await, Code::MirrorNotFound)?;
-        Ok(found.is_some_and(|found| found.created_at == mirror.created_at))
+        Ok(found.filter(|found| found.created_at == mirror.created_at))
     }
 
     /// What happened to a mirror, newest first. A dropped mirror's events are kept for a while.
@@ -294,7 +315,8 @@ impl Control {
         request: v1::ListMirrorEventsRequest,
     ) -> Answer<v1::ListMirrorEventsResponse> {
         let page = Page::new(request.page_size, &request.page_token)?;
-        let events = self.catalog.list_events(name_of(&request.name)?, &page.request()).await?;
+        let filter = convert::filter::events(&request)?;
+        let events = self.catalog.list_events(name_of(&request.name)?, &page.request(), &filter).await?;
         if events.items.is_empty() && page.is_first() {
             self.catalog.get_mirror(&request.name).await?;
         }
@@ -303,6 +325,29 @@ impl Control {
             next_page_token: events.next.unwrap_or_default(),
         })
     }
+}
+
+/// Why a mirror that was to be dropped is kept.
+fn kept(name: &str, report: &DropReport) -> Error {
+    let left: Vec<&str> = report.leftovers.iter().map(|left| left.object.as_str()).collect();
+    let left = left.join(", ");
+    let first = report.leftovers.first();
+    let (code, why) = first.map_or((Code::Internal, ""), |left| (left.error.code(), left.error.message()));
+    Error::new(code, format!("mirror {name} does nothing any more, but is not dropped: {left} stays: {why}"))
+        .with("mirror", name)
+        .with("leftovers", left)
+        .with_remedy(
+            "Mend that and delete the mirror again; or delete it with force, which leaves behind what cannot be removed.",
+        )
+}
+
+/// Refuses what was decided about another state of the mirror; an empty etag is any.
+pub(super) fn require_etag(mirror: &Mirror, etag: &str) -> millrace_terms::Result<()> {
+    if etag.is_empty() || etag == mirror.etag {
+        return Ok(());
+    }
+    let name = mirror.name();
+    Err(Error::new(Code::EditConflict, format!("mirror {name} was changed meanwhile")).with("mirror", name))
 }
 
 /// Refuses a resync where nothing would carry it out.

@@ -1,16 +1,19 @@
-//! Peers: create, get, list, delete, validate, list the tables of a source.
+//! Peers: create, get, list, update, delete, validate, list the tables of a source.
 
 use std::sync::Arc;
 
+use millrace_catalog::drafts::CheckStatus;
 use millrace_catalog::peers::{CreateOptions, Peer};
 use millrace_catalog::spec::{PeerConfig, PeerSpec};
 use millrace_proto::v1;
-use millrace_terms::Code;
+use millrace_terms::{Code, Error};
+use pbjson_types::FieldMask;
 
 use super::{Control, found};
 use crate::convert::{self, view};
 use crate::diff;
 use crate::fault::{Answer, Violations, invalid};
+use crate::mask;
 use crate::refusals;
 use crate::report;
 use crate::text::{Page, check_request_id, name_of};
@@ -50,12 +53,18 @@ impl Control {
     }
 
     /// Replaces a stored peer. The one place that does, whoever asks; who looked at it before says so.
-    pub(super) async fn replace_peer(&self, spec: &PeerSpec, etag: &str, is_checked: bool) -> Answer<Peer> {
+    pub(super) async fn replace_peer(
+        &self,
+        spec: &PeerSpec,
+        etag: &str,
+        request_id: &str,
+        is_checked: bool,
+    ) -> Answer<Peer> {
         refusals::check_peer(spec)?;
         if !is_checked {
             report::require_success(&self.check_peer(spec).await?)?;
         }
-        Ok(self.catalog.update_peer(spec, etag).await?)
+        Ok(self.catalog.update_peer(spec, etag, request_id).await?)
     }
 
     /// A peer, without its secrets.
@@ -69,11 +78,41 @@ impl Control {
         request: v1::ListPeersRequest,
     ) -> Answer<v1::ListPeersResponse> {
         let page = Page::new(request.page_size, &request.page_token)?;
-        let peers = self.catalog.list_peers(&page.request()).await?;
+        let filter = convert::filter::peers(&request)?;
+        let peers = self.catalog.list_peers(&page.request(), &filter).await?;
         Ok(v1::ListPeersResponse {
             peers: peers.items.iter().map(view::peer).collect(),
             next_page_token: peers.next.unwrap_or_default(),
         })
+    }
+
+    /// Changes how a peer is reached, after a worker has connected to it.
+    pub(crate) async fn update_peer(self: Arc<Self>, request: v1::UpdatePeerRequest) -> Answer<v1::Peer> {
+        let mut violations = Violations::default();
+        check_request_id(&request.request_id, &mut violations);
+        violations.into_result()?;
+        let asked = request.peer.as_ref().ok_or_else(|| invalid("peer", "must be set"))?;
+        let stored = self.catalog.get_peer(name_of(&asked.name)?).await?;
+        let spec = updated(&stored.spec, asked, request.update_mask.as_ref())?;
+        refusals::check_peer(&spec)?;
+        let is_repeated = !request.request_id.is_empty() && request.request_id == stored.request_id;
+        if is_repeated && spec == stored.spec {
+            return Ok(view::peer(&stored));
+        }
+        if !asked.etag.is_empty() && asked.etag != stored.etag {
+            let message = format!("peer {} was changed meanwhile", spec.name);
+            return Err(Error::new(Code::EditConflict, message).with("peer", spec.name).into());
+        }
+        let is_checked = request.skip_validation || spec == stored.spec;
+        if request.validate_only {
+            if !is_checked {
+                report::require_success(&self.check_peer(&spec).await?)?;
+            }
+            return Ok(convert::peer::from_spec(&spec));
+        }
+        // What was merged holds for what was read only.
+        let updated = self.replace_peer(&spec, &stored.etag, &request.request_id, is_checked).await?;
+        Ok(view::peer(&updated))
     }
 
     /// Forgets a peer that no mirror uses.
@@ -86,6 +125,33 @@ impl Control {
             other => other?,
         }
         Ok(v1::DeletePeerResponse {})
+    }
+
+    /// Removes from a source what dropped mirrors left behind.
+    pub(crate) async fn cleanup_peer(
+        self: Arc<Self>,
+        request: v1::CleanupPeerRequest,
+    ) -> Answer<v1::CleanupPeerResponse> {
+        let peer = self.source(&request.name).await?;
+        let found = self.clean_up(&peer.spec, request.validate_only).await?;
+        let (left, removed): (Vec<_>, Vec<_>) =
+            found.checks.into_iter().partition(|check| check.status == CheckStatus::Fail);
+        Ok(v1::CleanupPeerResponse {
+            removed: removed.into_iter().map(|check| check.subject).collect(),
+            leftovers: left
+                .into_iter()
+                .map(|check| format!("{}: {}", check.subject, check.message))
+                .collect(),
+        })
+    }
+
+    /// The stored peer of this name, which must be a PostgreSQL server.
+    async fn source(&self, name: &str) -> Answer<Peer> {
+        let peer = self.catalog.get_peer(name_of(name)?).await?;
+        match peer.spec.config {
+            PeerConfig::Postgres(_) => Ok(peer),
+            PeerConfig::Clickhouse(_) => Err(invalid("name", format!("peer {name} is no PostgreSQL server"))),
+        }
     }
 
     /// Every check of a peer, stored or not.
@@ -110,10 +176,7 @@ impl Control {
         request: v1::ListSourceTablesRequest,
     ) -> Answer<v1::ListSourceTablesResponse> {
         let page = Page::new(request.page_size, &request.page_token)?;
-        let peer = self.catalog.get_peer(name_of(&request.name)?).await?;
-        if !matches!(peer.spec.config, PeerConfig::Postgres(_)) {
-            return Err(invalid("name", format!("peer {} is no PostgreSQL server", request.name)));
-        }
+        let peer = self.source(&request.name).await?;
         let report = self.list_tables(&peer.spec).await?;
         let mut tables = report::tables(&report);
         tables.retain(|(table, _)| request.schema.is_empty() || table.schema == request.schema);
@@ -122,4 +185,11 @@ impl Control {
         let (tables, next_page_token) = page.cut(tables, |table| table.source.clone());
         Ok(v1::ListSourceTablesResponse { tables, next_page_token })
     }
+}
+
+/// The peer that is asked for: the stored one with the fields of the mask replaced.
+fn updated(stored: &PeerSpec, asked: &v1::Peer, mask: Option<&FieldMask>) -> Answer<PeerSpec> {
+    let mut message = mask::merged("millrace.v1.Peer", &convert::peer::from_spec(stored), asked, mask)?;
+    convert::peer::keep_secrets(&mut message, stored)?;
+    convert::peer::to_spec(Some(&message))
 }

@@ -22,6 +22,41 @@ pub(crate) fn to_spec(peer: Option<&v1::Peer>) -> Answer<PeerSpec> {
     Ok(spec)
 }
 
+/// Puts the secrets that an update does not give into it. Where the address changes, they must be given:
+/// a stored one is not sent to a server that its owner did not mean it for.
+pub(crate) fn keep_secrets(peer: &mut v1::Peer, stored: &PeerSpec) -> Answer<()> {
+    match (&mut peer.config, &stored.config) {
+        (Some(v1::peer::Config::Postgres(config)), PeerConfig::Postgres(before)) => {
+            let moves = config.host != before.host || or(config.port, 5432) != u32::from(before.port);
+            keep(&mut config.password, &before.password, moves, "peer.postgres.password")?;
+            if let Some(tls) = &mut config.tls {
+                keep(&mut tls.key, &before.tls.key, false, "peer.postgres.tls.key")?;
+            }
+        }
+        (Some(v1::peer::Config::Clickhouse(config)), PeerConfig::Clickhouse(before)) => {
+            let moves = config.url != before.url;
+            keep(&mut config.password, &before.password, moves, "peer.clickhouse.password")?;
+            if let Some(tls) = &mut config.tls {
+                keep(&mut tls.key, &before.tls.key, false, "peer.clickhouse.tls.key")?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A key is never sent, so it may stay even if the server is another one.
+fn keep(given: &mut Option<String>, stored: &Secret, moves: bool, field: &str) -> Answer<()> {
+    if given.is_some() || stored.is_empty() {
+        return Ok(());
+    }
+    if moves {
+        return Err(invalid(field, "must be given again where the address changes"));
+    }
+    *given = Some(stored.expose().to_owned());
+    Ok(())
+}
+
 fn postgres_spec(config: &v1::PostgresConfig) -> Answer<PostgresPeer> {
     let port = u16::try_from(or(config.port, 5432))
         .map_err(|_| invalid("peer.postgres.port", "must be 1 to 65535"))?;
@@ -80,6 +115,10 @@ fn or(number: u32, default: u32) -> u32 {
 
 /// The API's form, without the secrets. Times and etag are added by the caller.
 pub(crate) fn from_spec(spec: &PeerSpec) -> v1::Peer {
+    let kind = match &spec.config {
+        PeerConfig::Postgres(_) => v1::peer::Kind::Postgres,
+        PeerConfig::Clickhouse(_) => v1::peer::Kind::Clickhouse,
+    };
     let config = match &spec.config {
         PeerConfig::Postgres(config) => v1::peer::Config::Postgres(v1::PostgresConfig {
             host: config.host.clone(),
@@ -102,7 +141,7 @@ pub(crate) fn from_spec(spec: &PeerSpec) -> v1::Peer {
             max_concurrent_inserts: config.max_concurrent_inserts,
         }),
     };
-    v1::Peer { name: spec.name.clone(), config: Some(config), ..Default::default() }
+    v1::Peer { name: spec.name.clone(), config: Some(config), kind: kind.into(), ..Default::default() }
 }
 
 fn tls_message(tls: &Tls) -> v1::TlsConfig {
@@ -166,6 +205,30 @@ mod tests {
         };
         let spec = to_spec(Some(&peer)).unwrap();
         assert_eq!(to_spec(Some(&from_spec(&spec))), Ok(spec));
+    }
+
+    #[test]
+    fn secrets_that_are_not_given_stay_but_are_not_sent_elsewhere() {
+        let stored = to_spec(Some(&postgres())).unwrap();
+        let update = |change: fn(&mut v1::PostgresConfig)| {
+            let mut peer = from_spec(&stored);
+            let Some(v1::peer::Config::Postgres(config)) = &mut peer.config else { panic!("{peer:?}") };
+            change(config);
+            keep_secrets(&mut peer, &stored)?;
+            to_spec(Some(&peer))
+        };
+        assert_eq!(update(|_| {}), Ok(stored.clone()));
+        let moved = update(|config| config.host = "10.0.0.2".into()).unwrap_err();
+        assert_eq!(moved.field_names(), ["peer.postgres.password"]);
+        let given = update(|config| {
+            config.host = "10.0.0.2".into();
+            config.password = Some("hunter3".into());
+        });
+        let PeerConfig::Postgres(config) = given.unwrap().config else { panic!("not postgres") };
+        assert_eq!((config.password.expose(), config.tls.key.expose()), ("hunter3", "hunter2"));
+        let removed = update(|config| config.password = Some(String::new())).unwrap();
+        let PeerConfig::Postgres(config) = removed.config else { panic!("not postgres") };
+        assert!(config.password.is_empty());
     }
 
     #[test]

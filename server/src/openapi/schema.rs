@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 /// What comments on fields begin with that no request sets.
 const OUTPUT_ONLY: &str = "Output only.";
+/// Names of peers and mirrors.
+const NAME: &str = "^[a-z][a-z0-9-]{0,39}$";
 /// What comments on fields begin with that no answer holds.
 const INPUT_ONLY: &str = "Input only.";
 
@@ -88,6 +90,8 @@ impl<'a> Schemas<'a> {
 
     fn bare(&mut self, field: &FieldDescriptor) -> Value {
         match field.kind() {
+            Kind::String if field.name() == "request_id" => json!({"type": "string", "format": "uuid"}),
+            Kind::String if is_name(field) => json!({"type": "string", "pattern": NAME}),
             Kind::Message(entry) if field.is_map() => {
                 let value = self.of_kind(&entry.map_entry_value_field().kind());
                 json!({"type": "object", "additionalProperties": value})
@@ -152,6 +156,13 @@ impl<'a> Schemas<'a> {
         });
         self.all.insert("Status".to_owned(), status);
     }
+}
+
+/// Whether a field is the name of a peer or a mirror: that of a request about one, or its own.
+fn is_name(field: &FieldDescriptor) -> bool {
+    let message = field.parent_message();
+    let has_name = message.name().ends_with("Request") || ["Mirror", "Peer"].contains(&message.name());
+    field.name() == "name" && has_name
 }
 
 fn reference(name: &str) -> Value {

@@ -101,7 +101,7 @@ impl Actor<'_> {
 
     async fn drop(&self, destination_tables: bool) -> DropReport {
         let options = WorkflowExecuteUpdateOptions::default();
-        let how = DropOptions { destination_tables };
+        let how = DropOptions { destination_tables, ..DropOptions::default() };
         let id = self.handle.execute_update(MirrorWorkflow::drop_mirror, how, options).await.unwrap();
         assert_eq!(id, ids::drop(&self.mirror));
         // The child is started after the update is answered.
