@@ -8,8 +8,9 @@ use std::path::PathBuf;
 
 use protox::prost_reflect::DescriptorPool;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "millrace/v1/access.proto",
+    "millrace/v1/doctor.proto",
     "millrace/v1/mirror.proto",
     "millrace/v1/peer.proto",
     "millrace/v1/status.proto",

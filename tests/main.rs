@@ -16,6 +16,7 @@ mod api;
 mod chaos;
 mod clients;
 mod crash;
+mod doctor;
 mod drop;
 mod failover;
 mod faults;
@@ -55,6 +56,7 @@ fn main() {
         chaos::tests(),
         clients::tests(),
         crash::tests(),
+        doctor::tests(),
         drop::tests(),
         failover::tests(),
         faults::tests(),

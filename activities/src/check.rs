@@ -1,28 +1,32 @@
-//! Looks at what is not stored yet: a peer, the tables of a source, or a mirror with both its peers.
-//! Everything is looked at, also after something failed, so that a user sees all of it at once.
+//! Looks at what is not stored yet: a peer, the tables of a source, or a mirror with both its peers; and
+//! at a mirror that is (`standing`). Everything is looked at, also after something failed, so that a user
+//! sees all of it at once. Nothing is made.
 
 #![expect(
     dead_code,
     reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
 )]
 
+mod standing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_catalog::drafts::{Check, CheckReport, CheckStatus, CheckedColumn, CheckedTable, Draft};
+use millrace_catalog::drafts::{CheckReport, CheckedColumn, CheckedTable, Draft};
 use millrace_catalog::spec::{self as asked, MirrorSpec, PeerConfig, PeerSpec, TableSpec};
 use millrace_replication::addresses::AddressRules;
 use millrace_replication::clickhouse::{
     Clickhouse, ClickhouseConfig, TableState, checks as clickhouse_checks,
 };
-use millrace_replication::postgres::check::{self, Wanted};
+use millrace_replication::postgres::check::{self, Purpose, Wanted};
 use millrace_replication::postgres::describe::{self, TableShape};
 use millrace_replication::postgres::plan::{self, ColumnOptions, Options};
 use millrace_replication::postgres::publication::{self, Told};
 use millrace_replication::postgres::{self, Session, SourceConfig, orphans, slot};
+use millrace_replication::share;
 use millrace_replication::table::{Audit, OwnColumns, SourceColumn, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
-use millrace_replication::{check as found, share};
+use millrace_terms::check::{Check, Name, Status, Verdict};
 use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::contract;
 use millrace_workflows::payload::CheckInput;
@@ -32,9 +36,6 @@ use uuid::Uuid;
 
 use crate::environment::{Environment, plan_value};
 use crate::{alive, failure, peers};
-
-/// Slots that a source is looked at for where no mirror is named: those of the smallest.
-const SLOTS: u32 = 1;
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -59,12 +60,13 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
         Draft::Peer(peer) => look_at_peer(&environment.addresses, &peer, &application).await,
         Draft::Tables(source) => look_at_tables(&environment.addresses, &source, &application).await?,
         Draft::Orphans { source, only_look } => clean_up(environment, &source, only_look).await?,
-        Draft::Mirror { mirror, source, destination, former, slots } => {
+        Draft::Mirror { mirror, source, destination, former } => {
             let source = source_config(&environment.addresses, &source)?;
             let destination = destination_config(&environment.addresses, &destination)?;
             let peers = (source, destination);
-            Box::pin(look_at_mirror(&mirror, peers, &former, slots, &application)).await?
+            Box::pin(look_at_mirror(&mirror, peers, former.as_deref(), &application)).await?
         }
+        Draft::Stored(mirror) => standing::look(environment, &mirror, &application).await?,
     };
     environment.catalog.write_draft_result(id, &report).await
 }
@@ -72,15 +74,11 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
 async fn look_at_peer(addresses: &Arc<AddressRules>, peer: &PeerSpec, application: &str) -> CheckReport {
     let checks = match &peer.config {
         PeerConfig::Postgres(config) => {
-            let mut checks = check::source(&peers::source(config, addresses), SLOTS, application).await.0;
-            // Mirrors may be made with publications of the tables' owner.
-            let publishing = checks.iter_mut().filter(|check| check.name == check::PUBLICATION_PRIVILEGE);
-            publishing.for_each(found::Check::soften);
-            checks
+            check::source(&peers::source(config, addresses), application, Purpose::Peer).await.0
         }
         PeerConfig::Clickhouse(config) => clickhouse_checks(&peers::destination(config, addresses)).await,
     };
-    report(checks, Vec::new())
+    CheckReport { checks, tables: Vec::new() }
 }
 
 /// Every table of users, each with what keeps it from being replicated.
@@ -89,19 +87,21 @@ async fn look_at_tables(
     source: &PeerSpec,
     application: &str,
 ) -> Result<CheckReport> {
-    let (mut checks, session) = check::source(&source_config(addresses, source)?, SLOTS, application).await;
+    let source = source_config(addresses, source)?;
+    let (mut checks, session) = check::source(&source, application, Purpose::Peer).await;
     let mut tables = Vec::new();
     if let Some(session) = session {
         for shape in describe::list(&session).await? {
             let name = shape.name.to_string();
             checks.push(match shape.refusal(&[], false) {
-                Some(error) => found::Check::fail("table", &error).on(&name),
-                None => found::Check::pass("table", "can be replicated").on(&name),
+                Some(error) if error.code() == Code::TableWithoutKey => Check::fail(Name::Key, &error),
+                Some(error) => Check::fail(Name::Table, &error).on(&name),
+                None => Check::pass(Name::Table, "can be replicated").on(&name),
             });
             tables.push(checked(&shape, None));
         }
     }
-    Ok(report(checks, tables))
+    Ok(CheckReport { checks, tables })
 }
 
 /// Removes slots and publications of this installation that no mirror uses, or names them.
@@ -116,34 +116,34 @@ async fn clean_up(environment: &Environment, source: &PeerSpec, only_look: bool)
         true => left
             .names()
             .iter()
-            .map(|name| found::Check::pass("orphan", "no mirror uses it").on(name))
+            .map(|name| Check::pass(Name::Orphan, "no mirror uses it").on(name))
             .collect(),
         false => left.remove(&session, &application).await,
     };
-    Ok(report(checks, Vec::new()))
+    Ok(CheckReport { checks, tables: Vec::new() })
 }
 
 async fn look_at_mirror(
     mirror: &MirrorSpec,
     (source, destination): (SourceConfig, ClickhouseConfig),
-    former: &[String],
-    slots: u32,
+    former: Option<&[String]>,
     application: &str,
 ) -> Result<CheckReport> {
+    let own = &mirror.settings;
+    let slots = if own.slot.is_empty() { own.streams } else { 0 };
+    let purpose = match former {
+        Some(_) => Purpose::Upkeep,
+        None => Purpose::NewMirror { publishes: own.publication.is_empty(), slots },
+    };
     let ((mut checks, session), destination_checks) =
-        tokio::join!(check::source(&source, slots, application), clickhouse_checks(&destination));
+        tokio::join!(check::source(&source, application, purpose), clickhouse_checks(&destination));
     let mut tables = Vec::new();
     let mut plans = Vec::new();
     let database = &source.database;
     if let Some(session) = session {
-        if !mirror.settings.publication.is_empty() {
-            // Nothing is published: the owner has done it.
-            checks.retain(|check| check.name != check::PUBLICATION_PRIVILEGE);
-        }
-        if !mirror.settings.slot.is_empty() {
-            let slot = slot::verify(&session, &mirror.settings.slot).await;
-            let message = format!("slot {} can be streamed from", mirror.settings.slot);
-            checks.push(found::Check::of("replication slot", &slot, message));
+        if !own.slot.is_empty() {
+            let slot = slot::verify(&session, &own.slot).await;
+            checks.push(Check::of(Name::Slot, &slot, format!("slot {} can be streamed from", own.slot)));
         }
         let (found, shapes) = look_at_shapes(mirror, &session).await?;
         checks.extend(found);
@@ -151,28 +151,28 @@ async fn look_at_mirror(
             match plan::plan(shape, &options(mirror, spec, database)) {
                 Ok(plan) => {
                     tables.push(checked(shape, Some(plan_value(&plan)?)));
+                    checks.push(check::columns(&plan));
                     plans.push(plan);
                 }
                 // What is wrong with the table itself has been said already.
                 Err(_) if shape.refusal(&spec.exclude, spec.append_only).is_some() => {}
-                Err(error) => checks.push(found::Check::fail("plan", &error).on(shape.name.to_string())),
+                Err(error) => checks.push(Check::fail(Name::Plan, &error).on(shape.name.to_string())),
             }
         }
     }
     checks.extend(look_at_shared(&plans));
-    checks.extend(look_at_streams(slots, plans.len()));
-    let reachable = destination_checks.iter().all(|check| check.status != found::CheckStatus::Fail);
+    if former.is_none() {
+        checks.extend(look_at_streams(own.streams, plans.len()));
+    }
+    let reachable = destination_checks.iter().all(|check| check.status != Status::Fail);
     checks.extend(destination_checks);
     if reachable {
-        checks.extend(look_at_destinations(destination, &plans, former).await);
+        checks.extend(look_at_destinations(&destination, &plans, former.unwrap_or_default()).await);
     }
-    Ok(report(checks, tables))
+    Ok(CheckReport { checks, tables })
 }
 
-async fn look_at_shapes(
-    mirror: &MirrorSpec,
-    session: &Session,
-) -> Result<(Vec<found::Check>, Vec<TableShape>)> {
+async fn look_at_shapes(mirror: &MirrorSpec, session: &Session) -> Result<(Vec<Check>, Vec<TableShape>)> {
     let wanted = |spec: &TableSpec| {
         let name = spec.source.parse::<TableName>().ok()?;
         Some(Wanted { name, exclude: spec.exclude.clone(), append_only: spec.append_only })
@@ -184,7 +184,7 @@ async fn look_at_shapes(
         let tables: Vec<Told> =
             wanted.into_iter().map(|Wanted { name, exclude, .. }| Told { table: name, exclude }).collect();
         let held = publication::verify(session, own, &tables).await;
-        checks.push(found::Check::of("publication", &held, format!("publication {own} holds every table")));
+        checks.push(Check::of(Name::Publication, &held, format!("publication {own} holds every table")));
     }
     Ok((checks, shapes))
 }
@@ -208,7 +208,7 @@ fn with_specs<'a>(
 }
 
 /// Looks whether every stream of a new mirror gets a table.
-fn look_at_streams(slots: u32, tables: usize) -> Option<found::Check> {
+fn look_at_streams(slots: u32, tables: usize) -> Option<Check> {
     let idle = (slots as usize).saturating_sub(tables);
     if tables == 0 || idle == 0 {
         return None;
@@ -216,11 +216,11 @@ fn look_at_streams(slots: u32, tables: usize) -> Option<found::Check> {
     let message = format!("{idle} of {slots} streams get no table: each reads the source's log for nothing");
     let error = Error::new(Code::InvalidArgument, message)
         .with_remedy(format!("Set `streams` to {tables}, unless tables are to be added later."));
-    Some(found::Check::warn("streams", &error))
+    Some(Check::new(Name::Streams, Verdict::Warn(error)))
 }
 
 /// Looks whether tables of one destination are alike.
-fn look_at_shared(plans: &[TablePlan]) -> Vec<found::Check> {
+fn look_at_shared(plans: &[TablePlan]) -> Vec<Check> {
     let mut first: BTreeMap<&str, &TablePlan> = BTreeMap::new();
     let mut checks = Vec::new();
     for plan in plans {
@@ -228,7 +228,7 @@ fn look_at_shared(plans: &[TablePlan]) -> Vec<found::Check> {
         if one.source != plan.source {
             let fits = share::refuse_unlike(one, plan);
             let message = format!("{} goes to {} with {}", plan.source, plan.destination, one.source);
-            checks.push(found::Check::of("shared destination", &fits, message).on(plan.source.to_string()));
+            checks.push(Check::of(Name::SharedDestination, &fits, message).on(plan.source.to_string()));
         }
     }
     checks
@@ -271,11 +271,10 @@ async fn look_at_destinations(
     config: &ClickhouseConfig,
     plans: &[TablePlan],
     former: &[String],
-) -> Vec<found::Check> {
-    const NAME: &str = "destination table";
+) -> Vec<Check> {
     let clickhouse = match Clickhouse::connect(config).await {
         Ok(clickhouse) => clickhouse,
-        Err(error) => return vec![found::Check::fail("connection", &error)],
+        Err(error) => return vec![Check::fail(Name::DestinationConnection, &error)],
     };
     let mut checks = Vec::with_capacity(plans.len());
     for plan in plans {
@@ -284,10 +283,13 @@ async fn look_at_destinations(
             true => refuse_misfit(&clickhouse, plan).await,
             false => refuse_occupied(&clickhouse, plan).await,
         };
-        let message = format!("{} can be made", plan.destination);
-        checks.push(found::Check::of(NAME, &free, message).on(plan.source.to_string()));
+        let message = match free {
+            Ok(TableState::Ready) => format!("{} takes the rows", plan.destination),
+            _ => format!("{} can be made", plan.destination),
+        };
+        checks.push(Check::of(Name::DestinationTable, &free, message).on(plan.source.to_string()));
         if let Err(error) = clickhouse.check_partition_by(plan).await {
-            checks.push(found::Check::fail("partition_by", &error).on(plan.source.to_string()));
+            checks.push(Check::fail(Name::PartitionBy, &error).on(plan.source.to_string()));
         }
     }
     checks
@@ -353,20 +355,4 @@ fn checked(shape: &TableShape, plan: Option<serde_json::Value>) -> CheckedTable 
         key,
         columns: shape.columns.iter().map(column).collect(),
     }
-}
-
-fn report(checks: Vec<found::Check>, tables: Vec<CheckedTable>) -> CheckReport {
-    let check = |check: found::Check| Check {
-        name: check.name,
-        status: match check.status {
-            found::CheckStatus::Pass => CheckStatus::Pass,
-            found::CheckStatus::Warn => CheckStatus::Warn,
-            found::CheckStatus::Fail => CheckStatus::Fail,
-        },
-        code: check.code,
-        message: check.message,
-        remedy: check.remedy,
-        subject: check.subject,
-    };
-    CheckReport { checks: checks.into_iter().map(check).collect(), tables }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use jiff::Timestamp;
+use millrace_terms::check::Skew;
 use millrace_terms::{Code, Error, Result};
 use tokio::sync::OnceCell;
 use tokio_postgres::Config;
@@ -97,6 +99,15 @@ impl Catalog {
     /// Proves that the catalog answers: for readiness.
     pub async fn ping(&self) -> Result<()> {
         sql::one(&self.client().await?, "select 1", &[]).await.map(drop)
+    }
+
+    /// How far the catalog's clock is from ours.
+    pub async fn clock(&self) -> Result<Skew> {
+        let client = self.client().await?;
+        let asked = Timestamp::now().as_microsecond();
+        let sql = "select (extract(epoch from clock_timestamp()) * 1e6)::int8 as it";
+        let theirs = Columns(&sql::one(&client, sql, &[]).await?).get("it")?;
+        Ok(Skew::new(theirs, asked, Timestamp::now().as_microsecond()))
     }
 
     pub(crate) async fn client(&self) -> Result<Object> {

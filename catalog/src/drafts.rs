@@ -1,6 +1,7 @@
 //! Drafts: what is looked at before it is stored, and the answers of the workers that looked. The
 //! specification is sealed; only the draft's id travels through Temporal.
 
+use millrace_terms::check::Check;
 use millrace_terms::{Code, Error, Result, TableName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -38,13 +39,13 @@ pub enum Draft {
         source: Box<PeerSpec>,
         /// Its destination.
         destination: Box<PeerSpec>,
-        /// Destination tables that the mirror wrote before: they may hold rows.
+        /// For tables that join a mirror that is there: the destination tables that it wrote before, which may
+        /// hold rows. None for a new mirror.
         #[serde(default)]
-        former: Vec<String>,
-        /// Slots that are to be made: one for each stream of a mirror that is not stored.
-        #[serde(default)]
-        slots: u32,
+        former: Option<Vec<String>>,
     },
+    /// A mirror that is stored, by its name: as it is now.
+    Stored(String),
 }
 
 /// What was found.
@@ -54,35 +55,6 @@ pub struct CheckReport {
     pub checks: Vec<Check>,
     /// The tables: those of the mirror that exist, or all of the source.
     pub tables: Vec<CheckedTable>,
-}
-
-/// One verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// What was looked at; the same in every release.
-    pub name: String,
-    /// The verdict.
-    pub status: CheckStatus,
-    /// The code of a failure or warning.
-    pub code: Option<Code>,
-    /// What was seen.
-    pub message: String,
-    /// What to do; empty if nothing.
-    pub remedy: String,
-    /// The object at fault, such as a table; empty for the peer itself.
-    pub subject: String,
-}
-
-/// The verdict of a [`Check`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CheckStatus {
-    /// As it should be.
-    Pass,
-    /// It works, but a person should know.
-    Warn,
-    /// It cannot work.
-    Fail,
 }
 
 /// A table that was looked at.

@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
 use crate::{
-    apply, audit, context, demo, dev, embedded_clickhouse, export, health, import, keys, migrate, mirror, peer,
-    server, shell, table, token, worker,
+    apply, audit, context, demo, dev, doctor, embedded_clickhouse, export, health, import, keys, migrate, mirror,
+    peer, server, shell, table, token, worker,
 };
 
 /// Millrace replicates PostgreSQL into ClickHouse.
@@ -58,6 +58,8 @@ pub enum Command {
     Context(context::ContextArguments),
     /// Turn another tool's mirrors into the file that `apply` takes
     Import(import::ImportArguments),
+    /// Look at everything and say what is wrong, with what mends it; exit 2 or 3 if something is
+    Doctor(doctor::DoctorArguments),
     /// Who may call the API: make, list and revoke tokens
     Token(token::TokenArguments),
     /// Show who changed what through the API

@@ -3,6 +3,7 @@
 //! - [`arguments`]: the command line; one module per noun below it. [`command_line`] reads it, [`examples`]
 //!   end each help.
 //! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
+//! - [`doctor`]: what is wrong, and what mends it.
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
 //! - [`keys`]: the keys that seal secrets in the catalog.
 //! - [`health`]: asks a process how it is, for container platforms.
@@ -24,6 +25,7 @@ pub mod command_line;
 pub mod context;
 pub mod demo;
 pub mod dev;
+pub mod doctor;
 pub mod embedded_clickhouse;
 pub mod environment;
 pub mod examples;
@@ -97,6 +99,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Schema(arguments) => apply::schema::run(arguments),
         Command::Completion(arguments) => shell::completion(arguments),
         Command::Man(arguments) => shell::man(arguments),
+        Command::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
         Command::Health(arguments) => Box::pin(health::run(arguments)).await,
         Command::EmbeddedClickhouse(arguments) => Box::pin(embedded_clickhouse::run(arguments)).await,
     }

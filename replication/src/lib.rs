@@ -18,7 +18,6 @@
 
 pub mod addresses;
 pub mod block;
-pub mod check;
 pub mod clickhouse;
 mod column;
 pub mod copy;

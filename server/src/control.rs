@@ -7,6 +7,7 @@
 mod access;
 mod apply;
 mod checks;
+mod doctor;
 mod edits;
 mod mirrors;
 mod peers;

@@ -33,6 +33,8 @@ const DROP_REQUEST: Duration = Duration::from_secs(190);
 /// Time for a whole document: every peer and every table of it is looked at, and mirrors are dropped
 /// one after the other.
 const APPLY: Duration = Duration::from_secs(600);
+/// Time to look at everything: several checks run at once, each with its own limit.
+const DOCTOR: Duration = Duration::from_secs(300);
 /// Time beyond the server's own limit for its answer to arrive.
 const ON_THE_WAY: Duration = Duration::from_secs(10);
 
@@ -42,6 +44,7 @@ pub fn of_request(method: &str) -> Duration {
     match method {
         "Apply" => APPLY,
         "DeleteMirror" => DROP_REQUEST,
+        "Doctor" => DOCTOR,
         _ => REQUEST,
     }
 }
@@ -61,7 +64,8 @@ mod tests {
         assert!(of_request("PauseMirror") > 2 * (ACCEPT + UPDATE), "after a restart it is tried twice");
         assert!(of_request("DeleteMirror") > ACCEPT + DROP);
         assert!(of_request("Apply") > 2 * CHECK + ACCEPT + DROP);
-        for method in ["Apply", "DeleteMirror", "GetMirror"] {
+        assert!(of_request("Doctor") > 2 * CHECK);
+        for method in ["Apply", "DeleteMirror", "Doctor", "GetMirror"] {
             assert!(of_call(method) > of_request(method), "{method}");
         }
     }

@@ -247,5 +247,6 @@ service! {
         get_version "GetVersion" (GetVersionRequest) -> GetVersionResponse;
         apply "Apply" (ApplyRequest) -> ApplyResponse;
         export "Export" (ExportRequest) -> ExportResponse;
+        doctor "Doctor" (DoctorRequest) -> DoctorResponse;
     }
 }

@@ -24,7 +24,7 @@
 //! - `edit`: what of a mirror may change while it runs.
 //! - `tables`: patterns, and the destinations' names.
 //! - [`deadlines`]: how long everything may take that somebody waits for.
-//! - `report`: what the workers' checks found.
+//! - `report`: what the workers' checks found. `doctor`: how the installation and stored mirrors are judged.
 //! - [`document`], `plan`, `diff`: `apply`: the file, its steps, what differs. [`export`]: the way back.
 //! - `fault`: errors on the wire.
 
@@ -36,6 +36,7 @@ mod convert;
 mod cors;
 pub mod deadlines;
 mod diff;
+mod doctor;
 pub mod document;
 mod edit;
 pub mod export;

@@ -1,5 +1,7 @@
 //! The server's side of Temporal: it starts workflows, asks them and waits for them. All I/O of
-//! the server towards Temporal is here.
+//! the server towards Temporal is here; `diagnosis` has what is asked for a diagnosis.
+
+mod diagnosis;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -91,11 +93,9 @@ impl Orchestra {
 
     /// Registers the search attributes of the workflows that it starts. Repeating it changes nothing.
     pub(crate) async fn register(&self) -> Result<()> {
-        let keyword = i32::from(IndexedValueType::Keyword);
-        let names = [ids::MIRROR_NAME.name(), ids::MIRROR_STATE.name()];
         let request = AddSearchAttributesRequest {
-            search_attributes: names
-                .map(|name| (name.to_owned(), keyword))
+            search_attributes: attributes()
+                .map(|(name, kind)| (name.to_owned(), i32::from(kind)))
                 .into_iter()
                 .collect::<HashMap<_, _>>(),
             namespace: self.client.options().namespace.clone(),
@@ -178,8 +178,12 @@ impl Orchestra {
 
     /// Whether the drop of a mirror is being carried out.
     pub(crate) async fn is_dropping(&self, mirror: &str) -> Result<bool> {
-        let handle = self.handle(DropMirrorWorkflow::run, ids::drop(mirror));
-        match handle.describe(WorkflowDescribeOptions::default()).await {
+        self.is_running(DropMirrorWorkflow::run, ids::drop(mirror)).await
+    }
+
+    /// Whether a workflow of this id runs.
+    async fn is_running<W: HasWorkflowDefinition>(&self, run: W, id: String) -> Result<bool> {
+        match self.handle(run, id).describe(WorkflowDescribeOptions::default()).await {
             Ok(description) => Ok(description.status() == WorkflowExecutionStatus::Running),
             Err(WorkflowInteractionError::NotFound(_)) => Ok(false),
             Err(WorkflowInteractionError::Rpc(status)) => Err(rpc(&status)),
@@ -267,6 +271,11 @@ impl Orchestra {
             ),
         )
     }
+}
+
+/// The search attributes of our workflows, and what they hold.
+fn attributes() -> [(&'static str, IndexedValueType); 2] {
+    [ids::MIRROR_NAME, ids::MIRROR_STATE].map(|key| (key.name(), IndexedValueType::Keyword))
 }
 
 /// What a status of Temporal's means for our callers.

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use catalog::drafts::{Check, CheckReport, CheckStatus, CheckedTable};
+use catalog::drafts::{CheckReport, CheckedTable};
 use catalog::mirrors::NewTable;
 use catalog::spec::MirrorSpec;
 use millrace_catalog as catalog;
 use millrace_proto::v1;
+use millrace_terms::check::{Check, Status};
 use millrace_terms::{Code, Error, TableName};
 
 use crate::fault::{Answer, Details, Fault};
@@ -22,7 +23,7 @@ pub(crate) fn is_success(report: &CheckReport) -> bool {
 }
 
 fn failures(report: &CheckReport) -> impl Iterator<Item = &Check> {
-    report.checks.iter().filter(|check| check.status == CheckStatus::Fail)
+    report.checks.iter().filter(|check| check.status == Status::Fail)
 }
 
 /// The failed checks as one fault: code, remedy and object are those of the first, the others are
@@ -36,7 +37,7 @@ pub(crate) fn require_success(report: &CheckReport) -> Answer<()> {
     if failed.len() > TOLD_MAX {
         message.push_str(&format!("; and {} more", failed.len() - TOLD_MAX));
     }
-    let mut error = Error::new(code(first), message).with("check", identifier(&first.name));
+    let mut error = Error::new(code(first), message).with("check", first.name.as_str());
     if !first.remedy.is_empty() {
         error = error.with_remedy(first.remedy.clone());
     }
@@ -61,30 +62,25 @@ fn told(check: &Check) -> String {
 }
 
 /// Every check, as the API has it.
-pub(crate) fn messages(report: &CheckReport) -> Vec<v1::Check> {
-    report.checks.iter().map(message).collect()
+pub(crate) fn messages(checks: &[Check]) -> Vec<v1::Check> {
+    checks.iter().map(message).collect()
 }
 
 fn message(check: &Check) -> v1::Check {
-    use v1::check::Status;
+    use v1::check::Status as Message;
     let status = match check.status {
-        CheckStatus::Pass => Status::Pass,
-        CheckStatus::Warn => Status::Warn,
-        CheckStatus::Fail => Status::Fail,
+        Status::Pass => Message::Pass,
+        Status::Warn => Message::Warn,
+        Status::Fail => Message::Fail,
     };
     v1::Check {
-        name: identifier(&check.name),
+        name: check.name.to_string(),
         status: status.into(),
         code: check.code.map(|code| code.as_str().to_owned()).unwrap_or_default(),
         message: check.message.clone(),
         remedy: check.remedy.clone(),
         subject: check.subject.clone(),
     }
-}
-
-/// The checks' names are words for people inside, and identifiers for programs outside.
-fn identifier(name: &str) -> String {
-    name.replace(' ', "_")
 }
 
 /// The tables that were listed, each with its checks.
@@ -101,7 +97,7 @@ pub(crate) fn tables(report: &CheckReport) -> Vec<(TableName, v1::SourceTable)> 
             bytes: i64::try_from(table.bytes).unwrap_or(i64::MAX),
             key_columns: table.key.clone(),
             columns: table.columns.iter().map(column).collect(),
-            replicable: checks.iter().all(|check| check.status != CheckStatus::Fail),
+            replicable: checks.iter().all(|check| check.status != Status::Fail),
             checks: checks.iter().copied().map(message).collect(),
             source,
         };
@@ -138,9 +134,9 @@ pub(crate) fn new_tables(mirror: &MirrorSpec, report: &CheckReport) -> Answer<Ve
 mod tests {
     use super::*;
 
-    fn check(status: CheckStatus, code: Option<Code>, subject: &str, message: &str) -> Check {
+    fn check(status: Status, code: Option<Code>, subject: &str, message: &str) -> Check {
         Check {
-            name: "wal level".into(),
+            name: millrace_terms::check::Name::WalLevel,
             status,
             code,
             message: message.into(),
@@ -153,10 +149,10 @@ mod tests {
     fn the_first_failure_gives_the_code_and_all_are_told() {
         let report = CheckReport {
             checks: vec![
-                check(CheckStatus::Pass, None, "", "connected"),
-                check(CheckStatus::Warn, Some(Code::SourceError), "", "slow"),
-                check(CheckStatus::Fail, Some(Code::TableWithoutKey), "public.a", "has no primary key"),
-                check(CheckStatus::Fail, Some(Code::SourceTableMissing), "public.b", "no table public.b"),
+                check(Status::Pass, None, "", "connected"),
+                check(Status::Warn, Some(Code::SourceError), "", "slow"),
+                check(Status::Fail, Some(Code::TableWithoutKey), "public.a", "has no primary key"),
+                check(Status::Fail, Some(Code::SourceTableMissing), "public.b", "no table public.b"),
             ],
             tables: Vec::new(),
         };
@@ -166,7 +162,7 @@ mod tests {
         assert_eq!(fault.error.message(), "public.a: has no primary key; no table public.b");
         assert_eq!(fault.error.remedy(), "mend it");
         assert!(matches!(&fault.details, Details::Preconditions(failed) if failed.len() == 2));
-        assert!(messages(&report).iter().all(|check| check.name == "wal_level"));
+        assert!(messages(&report.checks).iter().all(|check| check.name == "wal_level"));
         let good = CheckReport { checks: report.checks[..2].to_vec(), tables: Vec::new() };
         assert_eq!(require_success(&good), Ok(()));
     }

@@ -252,6 +252,12 @@ codes! {
     /// The catalog answered a statement with an error.
     CatalogError = "CATALOG_ERROR", Unavailable, retry,
         "The message holds the server's own words; it is tried again by itself.";
+    /// Two clocks differ by more than a lag in seconds may be wrong.
+    ClockSkew = "CLOCK_SKEW", FailedPrecondition, stop,
+        "Synchronise the clocks of both machines (NTP). No data is ordered by them; times that people see are wrong.";
+    /// Something that is needed in Temporal is not there, or is switched off.
+    TemporalSetup = "TEMPORAL_SETUP", FailedPrecondition, stop,
+        "Do what the message says; a restart of a worker makes again what is missing.";
     /// A secret cannot be opened with the keys given.
     SecretKeyMissing = "SECRET_KEY_MISSING", FailedPrecondition, stop,
         "Put the key that the message names into MILLRACE_SECRET_KEYS.";

@@ -1,5 +1,6 @@
 //! The terms that every crate shares, so that each has one meaning and one spelling.
 //!
+//! - [`check`]: what is looked at before and while something is replicated, and the verdicts.
 //! - [`Code`]: the registry of error codes. Every code says what kind of failure it is, whether a
 //!   retry can help and what its remedy is. gRPC, REST, the CLI, logs and workflow failures show
 //!   the same code.
@@ -11,6 +12,7 @@
 //! A code exists only if a user or a program reacts differently to it. Codes are never renamed and
 //! never reused: they are part of the API.
 
+pub mod check;
 mod code;
 mod error;
 pub mod fault;

@@ -8,6 +8,7 @@ use millrace::{environment, examples, failure};
 use millrace_proto::v1;
 use millrace_replication::stream::schema_changes as schema_changes_table;
 use millrace_replication::types::reference;
+use millrace_terms::check::{Name, Scope};
 use millrace_terms::{Class, Code};
 
 use crate::{path, read};
@@ -57,6 +58,30 @@ fn schema_changes() {
         writeln!(page, "| {} | {} | {code} |", line.statement, line.effect).unwrap();
     }
     check("docs/reference/schema-changes.md", &page);
+}
+
+#[test]
+fn checks() {
+    let mut page = format!("# Checks\n\n{GENERATED}\n\n");
+    page.push_str(
+        "What `millrace doctor`, `peer validate`, `mirror validate` and every creation look at. Names are stable. A check comes out as `PASS`, `WARN` \
+         (it works, but something will hurt) or `FAIL` (it cannot work); one that did not pass says what was seen, a [code](errors.md) and what mends it, \
+         as the very statement where there is one. Nothing is made or changed by a check, on neither side.\n",
+    );
+    for (scope, title) in [
+        (Scope::Installation, "The installation"),
+        (Scope::Source, "A source"),
+        (Scope::SourceTable, "A table of a source"),
+        (Scope::Destination, "A destination"),
+        (Scope::DestinationTable, "A table of a destination"),
+        (Scope::Mirror, "A mirror that exists"),
+    ] {
+        write!(page, "\n## {title}\n\n| Check | What has to be so |\n|---|---|\n").unwrap();
+        for name in Name::ALL.iter().filter(|name| name.scope() == scope) {
+            writeln!(page, "| `{name}` | {} |", name.summary()).unwrap();
+        }
+    }
+    check("docs/reference/checks.md", &page);
 }
 
 #[test]

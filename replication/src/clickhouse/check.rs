@@ -1,80 +1,85 @@
-//! Whether a server can be a destination. I/O.
+//! Whether a server can be a destination. Nothing is made there, not even for a moment: rights are asked
+//! for, not tried.
+//!
+//! - this file: asks. I/O.
+//! - `judge`: the judgements, a table of rules, and what older servers say of rights. Pure.
+
+mod judge;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use millrace_terms::{Code, Error, Result};
+use millrace_terms::check::{self, Check, Name, Skew};
+use millrace_terms::{Code, Result};
 
 use super::{Clickhouse, ClickhouseConfig, ddl};
-use crate::check::Check;
+use judge::{DestinationFacts, RIGHTS, RULES, Right};
 
-/// What is needed in the database of the destination, as GRANT names it.
-const RIGHTS: &[&str] = &["CREATE TABLE", "DROP TABLE", "INSERT", "SELECT", "ALTER DELETE"];
-
-/// Looks at everything that a mirror needs of the server. Leaves nothing behind: the table that it
-/// makes to try its rights is dropped again, and a database that does not exist is not made.
+/// Looks at everything that a mirror needs of the server. Makes nothing.
 pub async fn checks(config: &ClickhouseConfig) -> Vec<Check> {
+    let message = format!("{} answers to {}", config.url, config.user);
     let clickhouse = match Clickhouse::connect(config).await {
         Ok(clickhouse) => clickhouse,
         Err(error) if error.code() == Code::DestinationVersion => {
-            return vec![Check::pass("connection", "the server answers"), Check::fail("version", &error)];
+            return vec![
+                Check::pass(Name::DestinationConnection, message),
+                Check::fail(Name::DestinationVersion, &error),
+            ];
         }
-        Err(error) => return vec![Check::fail("connection", &error)],
+        Err(error) => return vec![Check::fail(Name::DestinationConnection, &error)],
     };
     let mut found = vec![
-        Check::pass("connection", "the server answers"),
-        Check::pass("version", format!("ClickHouse {}", clickhouse.version())),
+        Check::pass(Name::DestinationConnection, message),
+        Check::pass(Name::DestinationVersion, format!("ClickHouse {}", clickhouse.version())),
     ];
-    let exists = database_exists(&clickhouse).await;
-    found.push(match exists {
-        Ok(true) => tried(&clickhouse).await,
-        Ok(false) => granted(&clickhouse).await,
-        Err(error) => Check::fail("rights", &error),
-    });
+    match facts(&clickhouse, &config.user).await {
+        Ok(facts) => found.extend(check::judge(RULES, &facts)),
+        Err(error) => found.push(Check::fail(Name::DestinationDatabase, &error)),
+    }
     found
 }
 
-async fn database_exists(clickhouse: &Clickhouse) -> Result<bool> {
+async fn facts(clickhouse: &Clickhouse, user: &str) -> Result<DestinationFacts> {
     let name = ddl::quote_text(clickhouse.database());
-    let count: u64 =
-        clickhouse.query_one(&format!("select count() from system.databases where name = {name}")).await?;
-    Ok(count > 0)
+    let engine: Vec<String> =
+        clickhouse.query(&format!("select engine from system.databases where name = {name}")).await?;
+    let read_only: Vec<String> =
+        clickhouse.query("select value from system.settings where name = 'readonly'").await?;
+    let asked = now_micros();
+    let theirs: i64 = clickhouse.query_one("select toUnixTimestamp64Micro(now64(6))").await?;
+    let clock = Skew::new(theirs, asked, now_micros());
+    Ok(DestinationFacts {
+        database: clickhouse.database().to_owned(),
+        user: user.to_owned(),
+        engine: engine.into_iter().next(),
+        read_only: read_only.first().is_some_and(|value| value != "0"),
+        rights: rights(clickhouse).await,
+        clock,
+    })
 }
 
-/// Tries every right on a table of its own.
-async fn tried(clickhouse: &Clickhouse) -> Check {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_nanos());
-    let table = clickhouse.qualified(&format!("millrace_check_{:x}_{now:x}", std::process::id()));
-    let statements = [
-        format!("CREATE TABLE {table} (id Int64, v UInt128) ENGINE = ReplacingMergeTree(v) ORDER BY id"),
-        format!("INSERT INTO {table} SELECT 1, 1"),
-        format!("DELETE FROM {table} WHERE v < 1"),
-        format!("SELECT * FROM {table} FORMAT Null"),
-    ];
-    let mut outcome = Ok(());
-    for statement in &statements {
-        outcome = clickhouse.execute(statement).await;
-        if outcome.is_err() {
-            break;
-        }
-    }
-    let dropped = clickhouse.execute(&format!("DROP TABLE IF EXISTS {table} SYNC")).await;
-    Check::of("rights", &outcome.and(dropped), "a table could be made, written, read and dropped")
-}
-
-/// Asks for every right, as nothing can be tried in a database that does not exist.
-async fn granted(clickhouse: &Clickhouse) -> Check {
+/// Each right, and whether the user has it in the database, as far as that can be told.
+async fn rights(clickhouse: &Clickhouse) -> Vec<(Right, Option<bool>)> {
     let database = ddl::quote_ident(clickhouse.database());
-    for right in RIGHTS.iter().chain(&["CREATE DATABASE"]) {
-        let asked = clickhouse.query_one::<u8>(&format!("CHECK GRANT {right} ON {database}.*")).await;
-        if let Ok(0) = asked {
-            let message = format!("the user lacks {right} on database {}", clickhouse.database());
-            let error = Error::new(Code::DestinationPermission, message).with_remedy(format!(
-                "Run `GRANT {} ON {database}.* TO ...` as an administrator.",
-                RIGHTS.join(", ")
-            ));
-            return Check::fail("rights", &error);
+    let mut known = Vec::new();
+    for right in RIGHTS {
+        let sql = format!("CHECK GRANT {} ON {database}.*", right.name);
+        match clickhouse.query_one::<u8>(&sql).await {
+            Ok(held) => known.push((*right, Some(held == 1))),
+            // Releases before 25 do not know the statement.
+            Err(_) => return granted(clickhouse).await,
         }
-        // Releases before 25 do not know the statement: the first mirror will find out.
     }
-    Check::pass("rights", format!("database {} will be made with the first mirror", clickhouse.database()))
+    known
+}
+
+async fn granted(clickhouse: &Clickhouse) -> Vec<(Right, Option<bool>)> {
+    // Who may not see the own grants has none that we could read.
+    let grants: Vec<String> = clickhouse.query("SHOW GRANTS").await.unwrap_or_default();
+    RIGHTS.iter().map(|right| (*right, judge::holds(&grants, right.name, clickhouse.database()))).collect()
+}
+
+/// Our own clock, for comparison with the server's.
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use millrace_terms::check::{Check, Name};
 use millrace_terms::{Code, Error, Result};
 
 use super::{Session, from_sql, publication, slot};
-use crate::check::Check;
 
 /// Slots of this database whose names begin so.
 const SLOTS: &str = "
@@ -59,7 +59,7 @@ impl Made {
         for name in &self.slots {
             // One that somebody streams from is not taken from them.
             let dropped = slot::drop(session, name, application).await;
-            done.push(Check::of("orphan", &dropped, "removed").on(&slot_object(name)));
+            done.push(Check::of(Name::Orphan, &dropped, "removed").on(slot_object(name)));
         }
         for (name, mark) in &self.publications {
             let dropped = match mark.is_empty() {
@@ -67,7 +67,7 @@ impl Made {
                 true => Err(Error::new(Code::SlotExists, "it was not made by a mirror")),
                 false => publication::drop(session, name, mark).await,
             };
-            done.push(Check::of("orphan", &dropped, "removed").on(&publication_object(name)));
+            done.push(Check::of(Name::Orphan, &dropped, "removed").on(publication_object(name)));
         }
         done
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use millrace_replication::check::CheckStatus;
 use millrace_replication::postgres::describe::{self, TableKind};
 use millrace_replication::postgres::{check, dial, epoch, identify, partition, publication, slot};
+use millrace_terms::check::Status;
 use millrace_terms::{Code, Lsn, TableName};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -15,11 +15,13 @@ fn table(name: &str) -> TableName {
     TableName::new("public", name)
 }
 
+const NEW: check::Purpose = check::Purpose::NewMirror { publishes: true, slots: 1 };
+
 #[tokio::test]
 async fn a_good_source_passes_every_check_and_knows_who_it_is() {
     let source = Source::new().await;
-    let (checks, session) = check::source(&source.config, 1, APPLICATION).await;
-    assert!(checks.iter().all(|check| check.status == CheckStatus::Pass), "{checks:#?}");
+    let (checks, session) = check::source(&source.config, APPLICATION, NEW).await;
+    assert!(checks.iter().all(|check| check.status == Status::Pass), "{checks:#?}");
     assert!(session.is_some());
     let system = identify(&source.config, APPLICATION).await.unwrap();
     assert!(system.id.len() > 10 && system.timeline == 1 && system.position > Lsn::ZERO, "{system:?}");
@@ -48,19 +50,21 @@ async fn refusals_have_their_codes() {
     let mut config = source.config.clone();
     config.user = role;
     config.password = SecretString::from("secret");
-    let (checks, session) = check::source(&config, 1, APPLICATION).await;
-    let failed: Vec<_> = checks.iter().filter(|c| c.status == CheckStatus::Fail).collect();
+    let (checks, session) = check::source(&config, APPLICATION, NEW).await;
+    let failed: Vec<_> = checks.iter().filter(|c| c.status == Status::Fail).collect();
     assert_eq!(
         failed.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
-        ["publication privilege", "replication privilege"],
+        ["publication_privilege", "replication_privilege"],
         "{checks:#?}"
     );
     assert!(failed[1].remedy.contains("REPLICATION"), "{failed:#?}");
     let wanted = check::Wanted { name: table("hidden"), exclude: Vec::new(), append_only: false };
     let (checks, _) = check::tables(&session.unwrap(), &[wanted], true).await.unwrap();
     let failed: Vec<_> =
-        checks.iter().filter(|c| c.status == CheckStatus::Fail).map(|c| c.name.as_str()).collect();
-    assert_eq!(failed, ["read privilege", "publish privilege"], "{checks:#?}");
+        checks.iter().filter(|c| c.status == Status::Fail).map(|c| c.name.as_str()).collect();
+    assert_eq!(failed, ["read_privilege", "publish_privilege"], "{checks:#?}");
+    let grant = format!("GRANT SELECT ON \"public\".\"hidden\" TO \"{}\";", config.user);
+    assert!(checks.iter().any(|check| check.remedy.contains(&grant)), "{checks:#?}");
 }
 
 #[tokio::test]

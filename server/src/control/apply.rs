@@ -60,7 +60,7 @@ impl Control {
         Ok(v1::ExportResponse { document: export.text, variables: export.variables })
     }
 
-    async fn all_peers(&self) -> Answer<Vec<PeerSpec>> {
+    pub(super) async fn all_peers(&self) -> Answer<Vec<PeerSpec>> {
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
             let page = self.catalog.list_peers(&whole_page(token), &PeerFilter::default()).await?;

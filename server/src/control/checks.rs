@@ -24,7 +24,7 @@ impl Control {
     }
 
     /// Looks at both peers and at every table of a mirror, whose tables and destinations are named.
-    /// `former`: destination tables that a stored mirror wrote before; none for one that is to be made.
+    /// `former`, for tables that join a mirror that is there: destination tables that it wrote before.
     pub(super) async fn check_mirror(
         &self,
         mirror: &MirrorSpec,
@@ -32,17 +32,18 @@ impl Control {
         destination: &PeerSpec,
         former: Option<Vec<String>>,
     ) -> Result<CheckReport> {
-        // A stored mirror has its slots, and so has one that is given the user's.
-        let has_slots = former.is_some() || !mirror.settings.slot.is_empty();
-        let slots = if has_slots { 0 } else { mirror.settings.streams };
         let draft = Draft::Mirror {
             mirror: Box::new(mirror.clone()),
             source: Box::new(source.clone()),
             destination: Box::new(destination.clone()),
-            former: former.unwrap_or_default(),
-            slots,
+            former,
         };
         self.check(&draft).await
+    }
+
+    /// Looks at a stored mirror as it is now.
+    pub(super) async fn check_stored(&self, mirror: &str) -> Result<CheckReport> {
+        self.check(&Draft::Stored(mirror.to_owned())).await
     }
 
     async fn check(&self, draft: &Draft) -> Result<CheckReport> {

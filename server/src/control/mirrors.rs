@@ -182,7 +182,10 @@ impl Control {
         let (source, destination) = self.peers_of(&asked).await?;
         let spec = self.resolve(&asked, &source).await?;
         let report = self.check_mirror(&spec, &source, &destination, None).await?;
-        Ok(v1::ValidateMirrorResponse { ok: report::is_success(&report), checks: report::messages(&report) })
+        Ok(v1::ValidateMirrorResponse {
+            ok: report::is_success(&report),
+            checks: report::messages(&report.checks),
+        })
     }
 
     /// Ends the stream after what it has in flight.

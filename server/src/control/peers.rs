@@ -167,7 +167,10 @@ impl Control {
         };
         refusals::check_peer(&spec)?;
         let report = self.check_peer(&spec).await?;
-        Ok(v1::ValidatePeerResponse { ok: report::is_success(&report), checks: report::messages(&report) })
+        Ok(v1::ValidatePeerResponse {
+            ok: report::is_success(&report),
+            checks: report::messages(&report.checks),
+        })
     }
 
     /// The tables of a source, as they are now.

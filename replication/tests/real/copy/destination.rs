@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use millrace_replication::block::{Block, Operation, Stamp};
-use millrace_replication::check::CheckStatus;
 use millrace_replication::clickhouse::{
     Clickhouse, ClickhouseConfig, InsertCompression, InsertId, TableState, checks,
 };
 use millrace_replication::types::Field;
+use millrace_terms::check::Status;
 use millrace_terms::{Code, TableName};
 
 use super::work::{copy_all, insert_id, prepare};
@@ -106,13 +106,13 @@ async fn a_server_that_can_be_a_destination_passes_and_keeps_nothing() {
     let mut config = sink(&source.word);
     let sink = destination(&source.word).await;
     let found = checks(&config).await;
-    assert!(found.iter().all(|check| check.status == CheckStatus::Pass), "{found:?}");
+    assert!(found.iter().all(|check| check.status == Status::Pass), "{found:?}");
     let tables = format!("select count() from system.tables where database = '{}'", sink.database());
     assert_eq!(sink.query_one::<u64>(&tables).await.unwrap(), 0);
 
     config.database = "not_there_yet".into();
     let found = checks(&config).await;
-    assert!(found.iter().all(|check| check.status == CheckStatus::Pass), "{found:?}");
+    assert!(found.iter().all(|check| check.status == Status::Pass), "{found:?}");
     let made = "select count() from system.databases where name = 'not_there_yet'";
     assert_eq!(sink.query_one::<u64>(made).await.unwrap(), 0);
 }
