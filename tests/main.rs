@@ -45,6 +45,7 @@ mod temporal;
 mod transactions;
 mod types;
 mod user;
+mod verify;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -86,6 +87,7 @@ fn main() {
         transactions::tests(),
         types::tests(),
         user::tests(),
+        verify::tests(),
     ]
     .into_iter()
     .flatten()

@@ -10,6 +10,7 @@
 //! - `stream`: the changes.
 //! - `resync`: tables into RESYNCING, planned anew where they do not fit any more.
 //! - `edit`: tables that join and leave.
+//! - `verify`: compares tables with their sources, and mends what differs.
 //! - `drop_mirror`: removes what a mirror made.
 //! - `housekeeping`: regular work for all mirrors.
 //!
@@ -48,6 +49,7 @@ mod reshaped;
 mod resync;
 mod stream;
 mod take_epoch;
+mod verify;
 
 use std::sync::{Arc, Mutex};
 
@@ -90,6 +92,7 @@ impl Activities {
             .register_activities(resync::Step(environment()))
             .register_activities(edit::Step(environment()))
             .register_activities(finish_copy::Step(environment()))
+            .register_activities(verify::Step(environment()))
             .register_activities(drop_mirror::Step(environment()))
             .register_activities(check::Step(environment()))
             .register_activities(housekeeping::Step(environment()));
@@ -97,7 +100,9 @@ impl Activities {
 
     /// Registers what runs on the snapshot queue.
     pub fn register_snapshot(&self, options: &mut WorkerOptions) {
-        options.register_activities(copy_partitions::Step(self.environment.clone()));
+        options
+            .register_activities(copy_partitions::Step(self.environment.clone()))
+            .register_activities(verify::Compare(self.environment.clone()));
     }
 
     /// Registers what runs on the stream queue.

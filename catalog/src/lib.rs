@@ -23,6 +23,7 @@
 //! - [`rotation`]: what is sealed, under a new key.
 //! - [`drafts`]: specs that are checked before they are stored, and the answers.
 //! - [`tokens`], [`audit`]: who may call the API, and what was done through it.
+//! - [`verifications`], [`verified_ranges`]: comparisons with the source, and the queue that workers share.
 //! - [`batches`], [`events`]: figures and history, for people. [`retention`] deletes the old ones.
 //!
 //! A write by an attempt that may have been replaced is conditional: on the stream's lease, on the
@@ -65,6 +66,8 @@ pub mod streams;
 pub mod tables;
 mod tls;
 pub mod tokens;
+pub mod verifications;
+pub mod verified_ranges;
 
 pub use connection::Catalog;
 pub use migration::migrate;

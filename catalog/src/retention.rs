@@ -26,8 +26,11 @@ pub const DRAFTS_KEPT: Duration = Duration::from_secs(10 * 60);
 /// How long the audit log is kept: a year is what auditors look back over.
 pub const AUDIT_KEPT: Duration = DAY.saturating_mul(365);
 
+/// How long a comparison is kept, with the keys of rows that differ: somebody looks at it in the same week.
+pub const VERIFICATIONS_KEPT: Duration = DAY.saturating_mul(7);
+
 impl Catalog {
-    /// Deletes batches, events, drafts and audit entries that are older than they are kept; gives their number.
+    /// Deletes batches, events, drafts, comparisons and audit entries that are older than they are kept; gives their number.
     pub async fn delete_expired(&self) -> Result<u64> {
         let client = self.client().await?;
         let mut deleted = 0;
@@ -36,6 +39,7 @@ impl Catalog {
             ("events", "at", EVENTS_KEPT),
             ("drafts", "created_at", DRAFTS_KEPT),
             ("audit", "at", AUDIT_KEPT),
+            ("verifications", "created_at", VERIFICATIONS_KEPT),
         ] {
             let sql = format!(
                 "delete from {table} where ctid = any(array(

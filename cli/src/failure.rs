@@ -18,6 +18,8 @@ const EXIT_INTERNAL: u8 = 1;
 const EXIT_REQUEST: u8 = 2;
 /// The exit code of an environment that is not as it must be.
 const EXIT_ENVIRONMENT: u8 = 3;
+/// The exit code of a comparison that found differences: nothing failed, but the answer is no.
+pub const EXIT_DIFFERENT: u8 = 4;
 
 /// The exit code of a comparison that found differences.
 pub const EXIT_DIFFERENT: u8 = 4;

@@ -11,6 +11,7 @@ mod connector;
 pub mod ddl;
 mod error;
 mod insert;
+mod read;
 mod table;
 
 use std::sync::Arc;

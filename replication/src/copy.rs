@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::progress::CopyProgress;
 pub use self::reader::{Reader, Row};
+pub(crate) use self::sql::{expression as column_expression, text as text_expression};
 pub use self::shape::covers;
 use crate::block::{Block, Nulled, Operation, Stamp};
 use crate::clickhouse::{Clickhouse, Insert, InsertId};
@@ -246,7 +247,7 @@ async fn finish(job: &CopyJob<'_>, open: Option<Open>, gate: impl Fn() -> bool) 
 }
 
 /// Microseconds since 1970.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_micros()).unwrap_or(i64::MAX)
 }

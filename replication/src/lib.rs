@@ -12,6 +12,7 @@
 //! - [`pgoutput`]: the decoder of the replication protocol's messages.
 //! - [`stream`]: every committed change of the tables, from the slot into ClickHouse.
 //! - [`share`]: whether two source tables fit into one destination table.
+//! - [`verify`]: whether a destination table holds what its source table does, and how it is mended.
 //! - [`version`]: the versions of rows, and why they make the destination equal to the source.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -29,6 +30,7 @@ pub mod share;
 pub mod stream;
 pub mod table;
 pub mod types;
+pub mod verify;
 pub mod version;
 
 pub use block::{Block, key_equals};

@@ -11,6 +11,7 @@ mod doctor;
 mod edits;
 mod mirrors;
 mod peers;
+mod verify;
 mod watch;
 
 use std::sync::Arc;

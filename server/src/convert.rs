@@ -6,4 +6,5 @@ pub(crate) mod access;
 pub(crate) mod filter;
 pub(crate) mod mirror;
 pub(crate) mod peer;
+pub(crate) mod verification;
 pub(crate) mod view;

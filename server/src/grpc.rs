@@ -203,6 +203,9 @@ service! {
         resume_table "ResumeTable" (ResumeTableRequest) -> Mirror;
         drop_table "DropTable" (DropTableRequest) -> Mirror;
         list_mirror_events "ListMirrorEvents" (ListMirrorEventsRequest) -> ListMirrorEventsResponse;
+        verify_mirror "VerifyMirror" (VerifyMirrorRequest) -> Verification;
+        get_verification "GetVerification" (GetVerificationRequest) -> Verification;
+        cancel_verification "CancelVerification" (CancelVerificationRequest) -> Verification;
     }
     {
         type WatchMirrorStream = Changes;

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use millrace_terms::{Code, Error, Result};
 use millrace_workflows::payload::{
-    CheckInput, DropInput, DropOptions, DropReport, MirrorInput, Resync, ResyncInput,
+    CheckInput, DropInput, DropOptions, DropReport, MirrorInput, Resync, ResyncInput, VerifyRef,
 };
-use millrace_workflows::{CheckWorkflow, DropMirrorWorkflow, MirrorWorkflow, failure, ids};
+use millrace_workflows::{CheckWorkflow, DropMirrorWorkflow, MirrorWorkflow, VerifyWorkflow, failure, ids};
 use temporalio_client::errors::{
     WorkflowGetResultError, WorkflowInteractionError, WorkflowStartError, WorkflowUpdateError,
 };
 use temporalio_client::{
-    Client, ClientOptions, Connection, ConnectionOptions, WorkflowDescribeOptions, WorkflowExecutionStatus,
-    WorkflowGetResultOptions, WorkflowHandle, WorkflowIdConflictPolicy, WorkflowStartOptions,
-    WorkflowStartUpdateOptions, WorkflowTerminateOptions,
+    Client, ClientOptions, Connection, ConnectionOptions, WorkflowCancelOptions, WorkflowDescribeOptions,
+    WorkflowExecutionStatus, WorkflowGetResultOptions, WorkflowHandle, WorkflowIdConflictPolicy,
+    WorkflowIdReusePolicy, WorkflowStartOptions, WorkflowStartUpdateOptions, WorkflowTerminateOptions,
 };
 use temporalio_common::HasWorkflowDefinition;
 use temporalio_common::error::IncomingError;
@@ -203,6 +203,32 @@ impl Orchestra {
         match self.client.start_workflow(DropMirrorWorkflow::run, input, options).await {
             Ok(_) | Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(()),
             Err(error) => Err(start_error(error)),
+        }
+    }
+
+    /// Starts a comparison. One that runs, or is over, is left alone.
+    pub(crate) async fn start_verify(&self, mirror: &str, id: &str) -> Result<()> {
+        let options = WorkflowStartOptions::new(self.queues.control(), ids::verify(mirror, id))
+            .id_conflict_policy(WorkflowIdConflictPolicy::UseExisting)
+            .id_reuse_policy(WorkflowIdReusePolicy::RejectDuplicate)
+            .search_attributes(SearchAttributes::new([ids::MIRROR_NAME.value_set(mirror.to_owned())]))
+            .static_summary("compare with the source".to_owned())
+            .build();
+        let input = VerifyRef { mirror: mirror.to_owned(), id: id.to_owned() };
+        match self.client.start_workflow(VerifyWorkflow::run, input, options).await {
+            Ok(_) | Err(WorkflowStartError::AlreadyStarted { .. }) => Ok(()),
+            Err(error) => Err(start_error(error)),
+        }
+    }
+
+    /// Asks a comparison to stop. One that is over, or never was, is left alone.
+    pub(crate) async fn cancel_verify(&self, mirror: &str, id: &str) -> Result<()> {
+        let handle = self.handle(VerifyWorkflow::run, ids::verify(mirror, id));
+        let options = WorkflowCancelOptions::builder().reason("asked for".to_owned()).build();
+        match handle.cancel(options).await {
+            Ok(()) | Err(WorkflowInteractionError::NotFound(_)) => Ok(()),
+            Err(WorkflowInteractionError::Rpc(status)) => Err(rpc(&status)),
+            Err(error) => Err(Error::new(Code::Internal, format!("a workflow was not cancelled: {error}"))),
         }
     }
 

@@ -118,6 +118,9 @@ codes! {
     /// No table of that name in the mirror.
     TableNotFound = "TABLE_NOT_FOUND", NotFound, stop,
         "See `millrace mirror get NAME` for the tables.";
+    /// The mirror has no verification of that id.
+    VerificationNotFound = "VERIFICATION_NOT_FOUND", NotFound, stop,
+        "Begin one with `millrace mirror verify NAME`; it is kept for a week.";
     /// Somebody else changed the object meanwhile.
     EditConflict = "EDIT_CONFLICT", Aborted, stop,
         "Read the object again and repeat the change.";

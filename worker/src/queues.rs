@@ -10,7 +10,8 @@ use millrace_activities::Activities;
 use millrace_terms::{Code, Error, Result};
 use millrace_workflows::ids::Queues;
 use millrace_workflows::{
-    CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, SnapshotWorkflow, StreamWorkflow,
+    CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, SnapshotWorkflow,
+    StreamWorkflow, VerifyWorkflow,
 };
 use temporalio_client::Client;
 use temporalio_sdk::runtime::worker_tuner::{FixedSizeSlotSupplier, TunerHolder};
@@ -148,6 +149,7 @@ fn register_workflows(options: &mut WorkerOptions) -> Result<()> {
     options.register_workflow::<DropMirrorWorkflow>().map_err(refused)?;
     options.register_workflow::<CheckWorkflow>().map_err(refused)?;
     options.register_workflow::<HousekeepingWorkflow>().map_err(refused)?;
+    options.register_workflow::<VerifyWorkflow>().map_err(refused)?;
     Ok(())
 }
 

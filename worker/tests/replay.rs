@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use millrace_workflows::{
-    CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, SnapshotWorkflow, StreamWorkflow,
+    CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, SnapshotWorkflow,
+    StreamWorkflow, VerifyWorkflow,
 };
 use temporalio_client::WorkflowHistory;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
@@ -21,6 +22,7 @@ fn replayer() -> WorkflowReplayer {
         .and_then(|options| options.register_workflow::<DropMirrorWorkflow>())
         .and_then(|options| options.register_workflow::<CheckWorkflow>())
         .and_then(|options| options.register_workflow::<HousekeepingWorkflow>())
+        .and_then(|options| options.register_workflow::<VerifyWorkflow>())
         .unwrap();
     WorkflowReplayer::new(options.build()).unwrap()
 }

@@ -10,9 +10,10 @@ use millrace_terms::Lsn;
 use temporalio_macros::activity_definitions;
 
 use crate::payload::{
-    CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope,
-    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, ResyncInput, SourceInput,
-    StreamEnd, StreamRef, TableCopy, WorkflowIds,
+    CheckInput, Comparer, ComparerReport, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult,
+    DropReport, DropScope, HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview,
+    ResyncInput, SourceInput, StreamEnd, StreamRef, TableCopy, VerifyEnd, VerifyPlan, VerifyRef,
+    VerifyReport, WorkflowIds,
 };
 
 pub use check_activities::Check;
@@ -23,6 +24,7 @@ pub use mirror_activities::{
 };
 pub use snapshot_activities::{CopyPartitions, FailCopy, FinishCopy, PlanPartitions, TakeEpoch};
 pub use stream_activities::Stream;
+pub use verify_activities::{CompareRanges, EndVerification, PlanVerification};
 
 /// Steps of a mirror.
 pub struct MirrorActivities;
@@ -178,6 +180,31 @@ impl HousekeepingActivities {
     /// Moves idle slots forward, measures lag, deletes what is past its time.
     #[activity(name = "housekeep")]
     pub fn housekeep() -> HousekeepingReport {
+        unimplemented!()
+    }
+}
+
+/// Steps of a comparison of tables with their sources.
+pub struct VerifyActivities;
+
+#[activity_definitions]
+impl VerifyActivities {
+    /// Cuts the tables into ranges, into the catalog. A table that is cut stays cut.
+    #[activity(name = "plan_verification")]
+    pub fn plan_verification(verify: VerifyRef) -> VerifyPlan {
+        unimplemented!()
+    }
+
+    /// Compares one range after the other, and mends what differs if that was asked for, until none is
+    /// left.
+    #[activity(name = "compare_ranges")]
+    pub fn compare_ranges(comparer: Comparer) -> ComparerReport {
+        unimplemented!()
+    }
+
+    /// Writes down that the comparison is over, and tells of it by an event.
+    #[activity(name = "end_verification")]
+    pub fn end_verification(end: VerifyEnd) -> VerifyReport {
         unimplemented!()
     }
 }

@@ -35,6 +35,11 @@ pub fn check(draft: &str) -> String {
     format!("check/{draft}")
 }
 
+/// Id of the workflow that compares a mirror's tables with their sources.
+pub fn verify(mirror: &str, id: &str) -> String {
+    format!("verify/{mirror}/{id}")
+}
+
 /// The task queues of one installation. Several installations share a Temporal namespace by
 /// different prefixes.
 #[derive(Debug, Clone, PartialEq, Eq)]

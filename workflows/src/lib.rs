@@ -13,7 +13,8 @@
 //! - [`phase`]: the phases of a mirror, as a table.
 //! - [`decide`]: what a mirror does next; pure.
 //! - The workflows: [`MirrorWorkflow`] (an entity), its children [`StreamWorkflow`] and
-//!   [`SnapshotWorkflow`], and [`DropMirrorWorkflow`], [`CheckWorkflow`], [`HousekeepingWorkflow`].
+//!   [`SnapshotWorkflow`], and [`DropMirrorWorkflow`], [`VerifyWorkflow`], [`CheckWorkflow`],
+//!   [`HousekeepingWorkflow`].
 //!
 //! A change to a workflow's steps needs `ctx.patched("...")` and a recorded history that proves it:
 //! see `histories/README.md`.
@@ -35,6 +36,7 @@ mod housekeeping;
 mod mirror;
 mod snapshot;
 mod stream;
+mod verify;
 
 pub use check::CheckWorkflow;
 pub use drop_mirror::DropMirrorWorkflow;
@@ -42,3 +44,4 @@ pub use housekeeping::HousekeepingWorkflow;
 pub use mirror::MirrorWorkflow;
 pub use snapshot::SnapshotWorkflow;
 pub use stream::StreamWorkflow;
+pub use verify::VerifyWorkflow;

@@ -131,6 +131,11 @@ pub fn stream(queue: String, patience: Patience, token: &WorkflowCancellationTok
     data(queue, "changes, until told to stop".to_owned(), patience, token)
 }
 
+/// For those that compare ranges, on the snapshot queue: they read as much as copiers do.
+pub fn comparer(queue: String, number: u32, token: &WorkflowCancellationToken) -> ActivityOptions {
+    data(queue, format!("comparer {number}"), Patience::Wait, token)
+}
+
 fn data(
     queue: String,
     summary: String,

@@ -377,3 +377,64 @@ pub struct HousekeepingReport {
     /// Rows of the catalog that were past their time.
     pub expired: u64,
 }
+
+/// Names a comparison of a mirror's tables with their sources. What is asked for, and what is found, are in
+/// the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRef {
+    /// The mirror.
+    pub mirror: String,
+    /// Id of the comparison, a UUID.
+    pub id: String,
+}
+
+/// How the tables of a comparison were cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyPlan {
+    /// Tables that are compared.
+    pub tables: u32,
+    /// Tables that are not.
+    pub skipped: u32,
+    /// Ranges to be compared.
+    pub ranges: u64,
+}
+
+/// Starts one that compares ranges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparer {
+    /// The comparison it takes part in.
+    pub verify: VerifyRef,
+    /// Its number among them, from 0.
+    pub number: u32,
+}
+
+/// What the last attempt of one that compares did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComparerReport {
+    /// Ranges compared.
+    pub ranges: u64,
+}
+
+/// Ends a comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyEnd {
+    /// The comparison.
+    pub verify: VerifyRef,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// What a comparison found: numbers only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Rows of the sources that were compared.
+    pub rows: u64,
+    /// Rows that differ.
+    pub differences: u64,
+    /// How many of these were mended.
+    pub mended: u64,
+    /// Rows of which nothing is certain.
+    pub unsettled: u64,
+    /// Tables that were not compared, or not to their end.
+    pub skipped: u32,
+}

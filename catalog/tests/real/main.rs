@@ -12,3 +12,4 @@ mod mirrors;
 mod peers;
 mod streams;
 mod tokens;
+mod verifications;

@@ -36,10 +36,9 @@ use self::shop::{DATABASE, SCHEMA, TABLES};
 use self::sides::Sides;
 use crate::dev;
 use crate::dev::endpoints::Endpoints;
+use crate::failure::EXIT_DIFFERENT;
 use crate::signals;
 
-/// Exit code of a difference, as of `verify`.
-const EXIT_DIFFERENT: u8 = 4;
 /// Exit code of a proof that was interrupted.
 const EXIT_INTERRUPTED: u8 = 130;
 

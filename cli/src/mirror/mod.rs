@@ -7,6 +7,7 @@ mod logs;
 mod progress;
 mod show;
 mod update;
+mod verify;
 mod wait;
 mod watch;
 
@@ -60,6 +61,8 @@ enum MirrorCommand {
     Drop(DropArguments),
     /// Follow progress and lag until Ctrl-C or the mirror's end
     Watch(Named),
+    /// Compare tables with their sources, row by row, while the mirror streams; mend them if asked to
+    Verify(verify::VerifyArguments),
     /// Show what happened to a mirror
     Logs(logs::LogsArguments),
 }
@@ -131,6 +134,7 @@ pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
         MirrorCommand::Watch(Named { name }) => {
             watch::run(&mut Client::connect(link).await?, &name, output).await?;
         }
+        MirrorCommand::Verify(arguments) => return verify::run(address, arguments, output).await,
         MirrorCommand::Logs(arguments) => {
             logs::run(&mut Client::connect(link).await?, arguments, output).await?;
         }

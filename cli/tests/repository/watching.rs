@@ -69,6 +69,9 @@ impl MirrorService for Fake {
         drop_table: DropTableRequest => Mirror;
         resume_mirror: ResumeMirrorRequest => Mirror;
         list_mirror_events: ListMirrorEventsRequest => ListMirrorEventsResponse;
+        verify_mirror: VerifyMirrorRequest => Verification;
+        get_verification: GetVerificationRequest => Verification;
+        cancel_verification: CancelVerificationRequest => Verification;
     }
 }
 

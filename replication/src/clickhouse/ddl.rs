@@ -45,7 +45,7 @@ pub fn qualified(database: &str, table: &str) -> String {
     format!("{}.{}", quote_ident(database), quote_ident(table))
 }
 
-fn on_cluster(cluster: &str) -> String {
+pub(crate) fn on_cluster(cluster: &str) -> String {
     if cluster.is_empty() { String::new() } else { format!(" ON CLUSTER {}", quote_ident(cluster)) }
 }
 
@@ -188,7 +188,7 @@ pub fn holds_rows(database: &str, plan: &TablePlan) -> String {
 }
 
 /// The condition for a row to be of the plan's source table, where others may be.
-fn of_source(plan: &TablePlan) -> Option<String> {
+pub(crate) fn of_source(plan: &TablePlan) -> Option<String> {
     let source = plan.own.source.as_ref()?;
     Some(format!("{} = {}", quote_ident(&source.name), quote_text(&source.value)))
 }

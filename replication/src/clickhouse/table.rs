@@ -132,6 +132,14 @@ impl Clickhouse {
         self.execute_with(&ddl::purge(self.placement(cluster), plan, below), PURGE_SETTINGS).await
     }
 
+    /// Runs a lightweight DELETE and waits until the rows are gone.
+    ///
+    /// # Errors
+    /// By the server's code.
+    pub(crate) async fn delete(&self, sql: &str) -> Result<()> {
+        self.execute_with(sql, PURGE_SETTINGS).await
+    }
+
     /// As [`Clickhouse::purge`], but without waiting: the server carries it out, and keeps it over a
     /// restart. What is in the table when this returns and is below `below` will be gone.
     ///

@@ -42,6 +42,16 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
+    /// Its bytes, to be kept.
+    pub(crate) fn body(self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The row of bytes that were kept.
+    pub(crate) fn of_body(body: &'a [u8]) -> Self {
+        Self { body }
+    }
+
     /// The fields in order; `None` for NULL.
     #[inline]
     pub fn fields(self) -> impl Iterator<Item = Option<&'a [u8]>> {

@@ -84,11 +84,16 @@ fn is_there(name: &str) -> String {
 ///
 /// The text is that of the type's output function, which is what the stream sends. A cast to text is
 /// not the same: `inet` gains its netmask, `bpchar` loses its blanks, `bool` becomes a word.
-fn expression(column: &ColumnPlan) -> String {
-    let name = quote_ident(&column.name);
-    if column.conversion.binary_known() {
-        return name;
+pub(crate) fn expression(column: &ColumnPlan) -> String {
+    match column.conversion.binary_known() {
+        true => quote_ident(&column.name),
+        false => text(column),
     }
+}
+
+/// A column's text.
+pub(crate) fn text(column: &ColumnPlan) -> String {
+    let name = quote_ident(&column.name);
     format!("case when {} then pg_catalog.format('%s', {name}) end", is_there(&name))
 }
 

@@ -100,6 +100,41 @@ pub async fn take(
     Ok(epoch)
 }
 
+/// Whether every transaction that had an id is over and visible as over, or was seen to stand idle by a later
+/// look than the caller's: then it has not been committed either.
+const PASSED: &str = "
+select not exists (
+    select from pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) open (xid)
+     where open.xid <= $1::text::xid8 and not exists (
+        select from pg_catalog.pg_stat_activity a
+         where a.backend_xid = open.xid::xid and a.state in ('idle in transaction', 'idle in transaction (aborted)')))";
+
+/// Waits until whatever was committed before the call is visible to whoever looks after it. A transaction
+/// may be in the log, and even be delivered, long before: while it waits for a synchronous standby. Gives
+/// who is in the way, in words, if that takes longer than `limit`.
+///
+/// # Errors
+/// Those of [`from_sql`].
+pub async fn passed(session: &Session, limit: Duration) -> Result<Option<String>> {
+    let (_, own) = read(session).await?;
+    let begun = tokio::time::Instant::now();
+    let mut pause = POLL_MIN;
+    loop {
+        let row = session.query_one(PASSED, &[&own]).await;
+        if row.map_err(|error| from_sql("waiting for transactions to be over", &error))?.get(0) {
+            return Ok(None);
+        }
+        if begun.elapsed() > limit {
+            let blockers = blockers(session, &own).await?;
+            let named: Vec<String> = blockers.iter().map(Blocker::to_string).collect();
+            let unknown = || "a transaction that the source does not tell us of".to_owned();
+            return Ok(Some(if named.is_empty() { unknown() } else { named.join("; ") }));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(POLL_MAX);
+    }
+}
+
 /// Reads `E`, and by a later statement takes a transaction id, in a transaction that leaves nothing.
 async fn read(session: &Session) -> Result<(Epoch, String)> {
     let failed = |error| from_sql("taking the copy epoch", &error);

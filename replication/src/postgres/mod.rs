@@ -25,7 +25,7 @@ pub(crate) mod present;
 pub mod publication;
 pub(crate) mod replication;
 mod sessions;
-mod shape;
+pub(crate) mod shape;
 pub mod slot;
 mod tls;
 pub mod tree;

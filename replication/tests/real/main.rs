@@ -22,3 +22,4 @@ mod stream;
 mod timeline;
 mod tls;
 mod types;
+mod verify;

@@ -229,6 +229,11 @@ impl Running {
         Self { stream, store, cancel, position, reports, lease, announce }
     }
 
+    /// The position, as it is stored.
+    pub fn position(&self) -> watch::Receiver<Lsn> {
+        self.position.clone()
+    }
+
     /// Waits for a position. If the stream ends instead, its error is shown.
     pub async fn reached(&mut self, end: Lsn) {
         let waiting = self.position.wait_for(|position| *position >= end);

@@ -133,7 +133,7 @@ fn reason(failure: &Failure) -> String {
     format!("{}: {} {}", failure.code, failure.message, failure.remedy)
 }
 
-fn failure(failure: &Failure) -> v1::Failure {
+pub(crate) fn failure(failure: &Failure) -> v1::Failure {
     v1::Failure {
         code: failure.code.clone(),
         message: failure.message.clone(),

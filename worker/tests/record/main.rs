@@ -13,10 +13,13 @@ use std::time::Duration;
 
 use millrace_terms::{Code, Error};
 use millrace_workflows::ids::{self, Queues};
-use millrace_workflows::payload::{CheckInput, DropOptions, DropReport, MirrorInput, MirrorStatus};
+use millrace_workflows::payload::{
+    CheckInput, DropOptions, DropReport, MirrorInput, MirrorStatus, VerifyRef,
+};
 use millrace_workflows::phase::Phase;
 use millrace_workflows::{
-    CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, SnapshotWorkflow, StreamWorkflow,
+    CheckWorkflow, DropMirrorWorkflow, HousekeepingWorkflow, MirrorWorkflow, SnapshotWorkflow,
+    StreamWorkflow, VerifyWorkflow,
 };
 use temporalio_client::{
     Client, ClientOptions, Connection, ConnectionOptions, WorkflowExecuteUpdateOptions,
@@ -141,6 +144,7 @@ async fn record_histories() {
             options.register_workflow::<DropMirrorWorkflow>().unwrap();
             options.register_workflow::<CheckWorkflow>().unwrap();
             options.register_workflow::<HousekeepingWorkflow>().unwrap();
+            options.register_workflow::<VerifyWorkflow>().unwrap();
             Worker::new(&runtime, stage.client.clone(), options).unwrap()
         })
         .collect();
@@ -153,6 +157,7 @@ async fn record_histories() {
             a_mirror_is_dropped_in_setup(&stage),
             a_mirror_is_edited(&stage),
             a_mirror_has_several_streams(&stage),
+            a_mirror_is_verified(&stage),
             others(&stage),
         );
         stops.iter().for_each(|stop| stop());
@@ -260,6 +265,24 @@ async fn a_mirror_has_several_streams(stage: &Stage) {
     mirror.drop(false).await;
     mirror.record(ids::mirror(&mirror.mirror), "mirror-spread").await;
     mirror.record(ids::drop(&mirror.mirror), "drop-spread").await;
+}
+
+async fn a_mirror_is_verified(stage: &Stage) {
+    // The second one is told to stop.
+    for (word, file) in [("verified", "verify-done"), ("endless", "verify-stopped")] {
+        let verify = VerifyRef { mirror: format!("{word}-{}", stage.run), id: stage.run.to_string() };
+        let id = ids::verify(&verify.mirror, &verify.id);
+        let options = WorkflowStartOptions::new(Queues::new(PREFIX).control(), id.clone()).build();
+        let handle = stage.client.start_workflow(VerifyWorkflow::run, verify, options).await.unwrap();
+        if word == "endless" {
+            // It has begun to compare when its history holds both comparers.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            handle.cancel(Default::default()).await.unwrap();
+        }
+        let ended = handle.get_result(WorkflowGetResultOptions::default()).await;
+        assert_eq!(ended.is_ok(), word == "verified");
+        stage.record(id, file).await;
+    }
 }
 
 async fn others(stage: &Stage) {

@@ -10,9 +10,10 @@ use millrace_terms::{Code, Error, Lsn};
 use millrace_workflows::contract;
 use millrace_workflows::failure;
 use millrace_workflows::payload::{
-    CheckInput, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult, DropReport, DropScope, DueTable,
-    HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview, Resync, ResyncInput, SourceInput,
-    StreamEnd, StreamRef, TableCopy, TableCounts, WorkflowIds,
+    CheckInput, Comparer, ComparerReport, Copier, CopierReport, CopyFailure, CopyPlan, CopyResult,
+    DropReport, DropScope, DueTable, HousekeepingReport, Leftover, MirrorRef, MirrorReport, Note, Overview,
+    Resync, ResyncInput, SourceInput, StreamEnd, StreamRef, TableCopy, TableCounts, VerifyEnd, VerifyPlan,
+    VerifyRef, VerifyReport, WorkflowIds,
 };
 use millrace_workflows::phase::Phase;
 use temporalio_macros::activities;
@@ -313,5 +314,32 @@ impl Scripted {
     #[activity(definition = contract::Housekeep)]
     pub async fn housekeep(_ctx: ActivityContext) -> Result<HousekeepingReport, ActivityError> {
         Ok(HousekeepingReport { streams: 1, unreachable: 0, expired: 0 })
+    }
+
+    #[activity(definition = contract::PlanVerification)]
+    pub async fn plan_verification(
+        _ctx: ActivityContext,
+        _verify: VerifyRef,
+    ) -> Result<VerifyPlan, ActivityError> {
+        Ok(VerifyPlan { tables: 2, skipped: 1, ranges: 30 })
+    }
+
+    #[activity(definition = contract::CompareRanges)]
+    pub async fn compare_ranges(
+        ctx: ActivityContext,
+        comparer: Comparer,
+    ) -> Result<ComparerReport, ActivityError> {
+        if comparer.verify.mirror.starts_with("endless") {
+            match until_cancelled(&ctx).await? {}
+        }
+        Ok(ComparerReport { ranges: 15 })
+    }
+
+    #[activity(definition = contract::EndVerification)]
+    pub async fn end_verification(
+        _ctx: ActivityContext,
+        _end: VerifyEnd,
+    ) -> Result<VerifyReport, ActivityError> {
+        Ok(VerifyReport { rows: 1000, ..VerifyReport::default() })
     }
 }

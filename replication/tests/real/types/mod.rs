@@ -5,12 +5,12 @@
 //! longer.
 
 mod chosen;
-mod compare;
+pub mod compare;
 mod fixed;
 mod forms;
 mod kinds;
 mod literal;
-mod pair;
+pub mod pair;
 mod policy;
-mod random;
+pub mod random;
 mod streamed;
