@@ -3,7 +3,7 @@
 //! Everything runs on this machine: `millrace dev` starts the real processes, and each figure is taken
 //! in the same run as its limit, in turn with it, so that a noisy machine slows both.
 //!
-//! - [`snapshot`], [`stream`], [`latency`]: what is measured.
+//! - [`snapshot`], [`stream`], [`latency`], [`memory`]: what is measured.
 //! - [`limits`]: what the databases do without us.
 //! - [`bed`]: the processes and the sessions to them. [`meter`]: what processes use. [`tables`]: the data.
 //! - [`report`]: figures, medians, and the tables of `docs/benchmarks.md`.
@@ -13,6 +13,7 @@
 mod bed;
 mod latency;
 mod limits;
+mod memory;
 mod meter;
 mod report;
 mod snapshot;
@@ -39,6 +40,8 @@ enum What {
     Stream,
     /// From commit to visible
     Latency,
+    /// Peaks of memory, and what idle mirrors cost
+    Memory,
 }
 
 /// Measures Millrace beside the limits of PostgreSQL and ClickHouse on this machine.
@@ -119,6 +122,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     if is(What::Latency) {
         report.add(Box::pin(latency::measure(&scope)).await.context("latency")?);
+    }
+    if is(What::Memory) {
+        report.add(Box::pin(memory::measure(&scope)).await.context("memory")?);
     }
     if arguments.write {
         report.write(&repository().join("docs/benchmarks.md"))?;

@@ -116,7 +116,10 @@ async fn drain(bed: &mut Bed, scope: &Scope, backlog: Backlog) -> anyhow::Result
 }
 
 /// Has the mirror go on until everything is visible.
-async fn resume(bed: &mut Bed, mirror: &str, writer: &Writer) -> anyhow::Result<Taken> {
+///
+/// # Errors
+/// If it does not get there.
+pub async fn resume(bed: &mut Bed, mirror: &str, writer: &Writer) -> anyhow::Result<Taken> {
     let meter = Meter::begin(&bed.stack)?;
     let began = Instant::now();
     bed.api.resume(mirror).await?;
