@@ -33,6 +33,7 @@ mod partitions;
 mod refusals;
 mod reshaped;
 mod rest;
+mod restored;
 mod resync;
 mod schema;
 mod shared;

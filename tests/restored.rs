@@ -17,7 +17,8 @@ async fn a_catalog_behind_its_slot_begins_anew(mut bed: Bed) {
     let cell = Cell::new(&mut bed).await;
     let mut worker = cell.worker().await;
     bed.sql("create table t (id int primary key, v int); insert into t select i, 0 from generate_series(1, 1000) i").await;
-    let policy = api::Settings { on_slot_lost: settings::OnSlotLost::ResyncMirror.into(), ..Default::default() };
+    let policy =
+        api::Settings { on_slot_lost: settings::OnSlotLost::ResyncMirror.into(), ..Default::default() };
     bed.create(api::Mirror { settings: Some(policy), ..bed.mirror(&["public.t"]) }).await.expect("a mirror");
     bed.wait_state(mirror::State::Running).await;
     bed.sql("update t set v = 1 where id < 10").await;
@@ -35,8 +36,14 @@ async fn a_catalog_behind_its_slot_begins_anew(mut bed: Bed) {
         async move {
             crate::support::wait::until("a copy of the catalog", crate::support::bed::SOON, || async {
                 admin.batch_execute(&end).await.map_err(|error| error.to_string())?;
-                admin.batch_execute(&format!("drop database if exists {to}")).await.map_err(|error| error.to_string())?;
-                admin.batch_execute(&format!("create database {to} template {from}")).await.map_err(|error| error.to_string())
+                admin
+                    .batch_execute(&format!("drop database if exists {to}"))
+                    .await
+                    .map_err(|error| error.to_string())?;
+                admin
+                    .batch_execute(&format!("create database {to} template {from}"))
+                    .await
+                    .map_err(|error| error.to_string())
             })
             .await;
         }
@@ -46,7 +53,10 @@ async fn a_catalog_behind_its_slot_begins_anew(mut bed: Bed) {
     for round in 0..3 {
         worker.kill();
         worker = cell.worker().await;
-        bed.sql(&format!("update t set v = {round} + 10 where id % 7 = {round}; delete from t where id = 500 + {round}")).await;
+        bed.sql(&format!(
+            "update t set v = {round} + 10 where id % 7 = {round}; delete from t where id = 500 + {round}"
+        ))
+        .await;
         bed.wait_equal("t", "t").await;
     }
     worker.freeze();

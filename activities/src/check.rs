@@ -113,11 +113,9 @@ async fn clean_up(environment: &Environment, source: &PeerSpec, only_look: bool)
     // In this order: a mirror is in the catalog before anything of it is made.
     let left = made.without(&environment.catalog.list_stream_objects().await?);
     let checks = match only_look {
-        true => left
-            .names()
-            .iter()
-            .map(|name| Check::pass(Name::Orphan, "no mirror uses it").on(name))
-            .collect(),
+        true => {
+            left.names().iter().map(|name| Check::pass(Name::Orphan, "no mirror uses it").on(name)).collect()
+        }
         false => left.remove(&session, &application).await,
     };
     Ok(CheckReport { checks, tables: Vec::new() })

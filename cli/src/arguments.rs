@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::logs::{LogArguments, Speaker};
 use crate::{
-    apply, audit, context, demo, dev, doctor, embedded_clickhouse, export, health, import, keys, migrate, mirror,
-    peer, server, shell, table, token, worker,
+    apply, audit, context, demo, dev, doctor, embedded_clickhouse, export, health, import, keys, migrate,
+    mirror, peer, server, shell, table, token, worker,
 };
 
 /// Millrace replicates PostgreSQL into ClickHouse.

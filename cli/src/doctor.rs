@@ -37,9 +37,8 @@ pub struct DoctorArguments {
 /// # Errors
 /// What the server answers; SERVER_UNREACHABLE if it does not.
 pub async fn run(arguments: DoctorArguments) -> anyhow::Result<ExitCode> {
-    let DoctorArguments { peers, mirrors, failed, client: ClientArguments { address, output, .. } } =
-        arguments;
-    let mut client = Client::connect(&address).await?;
+    let DoctorArguments { peers, mirrors, failed, client: ClientArguments { link, output, .. } } = arguments;
+    let mut client = Client::connect(&link).await?;
     let request = call_of("Doctor", DoctorRequest { peers, mirrors });
     let mut answer = client.system.doctor(request).await?.into_inner();
     let checks: Vec<Check> = answer.diagnoses.iter().flat_map(|found| found.checks.clone()).collect();

@@ -21,9 +21,6 @@ const EXIT_ENVIRONMENT: u8 = 3;
 /// The exit code of a comparison that found differences: nothing failed, but the answer is no.
 pub const EXIT_DIFFERENT: u8 = 4;
 
-/// The exit code of a comparison that found differences.
-pub const EXIT_DIFFERENT: u8 = 4;
-
 /// Key of `ErrorInfo.metadata` under which the server sends what to do.
 const REMEDY_KEY: &str = "remedy";
 

@@ -60,7 +60,9 @@ impl AddressRules {
     /// # Errors
     /// INVALID_ARGUMENT for what is no network.
     pub fn new(allow: &[String], deny: &[String], reserved: Vec<Database>) -> Result<Self> {
-        let networks = |texts: &[String]| texts.iter().map(|text| network(text.trim())).collect();
+        let networks = |texts: &[String]| -> Result<Vec<IpNet>> {
+            texts.iter().map(|text| network(text.trim())).collect()
+        };
         Ok(Self { allow: networks(allow)?, deny: networks(deny)?, reserved })
     }
 

@@ -34,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::progress::CopyProgress;
 pub use self::reader::{Reader, Row};
-pub(crate) use self::sql::{expression as column_expression, text as text_expression};
 pub use self::shape::covers;
+pub(crate) use self::sql::{expression as column_expression, text as text_expression};
 use crate::block::{Block, Nulled, Operation, Stamp};
 use crate::clickhouse::{Clickhouse, Insert, InsertId};
 use crate::postgres::partition::Partition;

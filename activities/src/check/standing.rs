@@ -21,8 +21,9 @@ use crate::environment::Environment;
 pub(super) async fn look(environment: &Environment, name: &str, application: &str) -> Result<CheckReport> {
     let catalog = &environment.catalog;
     let mirror = catalog.get_mirror(name).await?;
-    let source = source_config(&catalog.get_peer(&mirror.spec.source).await?.spec)?;
-    let destination = destination_config(&catalog.get_peer(&mirror.spec.destination).await?.spec)?;
+    let source = source_config(&environment.addresses, &catalog.get_peer(&mirror.spec.source).await?.spec)?;
+    let destination =
+        destination_config(&environment.addresses, &catalog.get_peer(&mirror.spec.destination).await?.spec)?;
     let ((mut checks, session), destination_checks) =
         tokio::join!(check::source(&source, application, Purpose::Upkeep), clickhouse_checks(&destination));
     if let Some(session) = session {

@@ -134,7 +134,7 @@ pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
         MirrorCommand::Watch(Named { name }) => {
             watch::run(&mut Client::connect(link).await?, &name, output).await?;
         }
-        MirrorCommand::Verify(arguments) => return verify::run(address, arguments, output).await,
+        MirrorCommand::Verify(arguments) => return verify::run(link, arguments, output).await,
         MirrorCommand::Logs(arguments) => {
             logs::run(&mut Client::connect(link).await?, arguments, output).await?;
         }

@@ -16,7 +16,7 @@ use millrace_proto::v1::{
 use millrace_terms::{Class, Code, Error};
 
 use crate::client::output::{self, Column, Output};
-use crate::client::{Client, call, figures, request_id};
+use crate::client::{Client, LinkArguments, call, figures, request_id};
 use crate::failure::{EXIT_DIFFERENT, Failure};
 
 /// Time between two looks.
@@ -77,11 +77,11 @@ fn part(text: &str) -> Result<f64, String> {
 }
 
 pub(super) async fn run(
-    address: &str,
+    link: &LinkArguments,
     arguments: VerifyArguments,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
-    let mut client = Client::connect(address).await?;
+    let mut client = Client::connect(link).await?;
     let (name, no_wait) = (arguments.name.clone(), arguments.no_wait);
     let id = match &arguments.id {
         Some(id) => id.clone(),
@@ -98,7 +98,7 @@ pub(super) async fn run(
     tokio::select! {
         ended = wait(&mut client, &name, &id) => ended?,
         _ = interrupted => {
-            let mut client = Client::connect(address).await?;
+            let mut client = Client::connect(link).await?;
             let request = CancelVerificationRequest { name: name.clone(), id: id.clone() };
             client.mirrors.cancel_verification(call(request)).await?;
         }

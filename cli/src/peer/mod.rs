@@ -18,7 +18,7 @@ use millrace_terms::Class;
 
 use crate::client::confirm::Confirmation;
 use crate::client::output::{self, Output};
-use crate::client::{Client, ClientArguments, call};
+use crate::client::{Client, ClientArguments, LinkArguments, call};
 use crate::failure;
 
 /// Arguments of `millrace peer`.
@@ -134,7 +134,11 @@ pub async fn run(arguments: PeerArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// What cannot be removed is the environment's fault.
-async fn cleanup(link: &LinkArguments, arguments: CleanupArguments, output: Output) -> anyhow::Result<ExitCode> {
+async fn cleanup(
+    link: &LinkArguments,
+    arguments: CleanupArguments,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     let CleanupArguments { name, validate_only } = arguments;
     let mut client = Client::connect(link).await?;
     let request = CleanupPeerRequest { name, validate_only };

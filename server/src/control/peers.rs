@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use millrace_catalog::drafts::CheckStatus;
 use millrace_catalog::peers::{CreateOptions, Peer};
 use millrace_catalog::spec::{PeerConfig, PeerSpec};
 use millrace_proto::v1;
+use millrace_terms::check::Status;
 use millrace_terms::{Code, Error};
 use pbjson_types::FieldMask;
 
@@ -135,7 +135,7 @@ impl Control {
         let peer = self.source(&request.name).await?;
         let found = self.clean_up(&peer.spec, request.validate_only).await?;
         let (left, removed): (Vec<_>, Vec<_>) =
-            found.checks.into_iter().partition(|check| check.status == CheckStatus::Fail);
+            found.checks.into_iter().partition(|check| check.status == Status::Fail);
         Ok(v1::CleanupPeerResponse {
             removed: removed.into_iter().map(|check| check.subject).collect(),
             leftovers: left
