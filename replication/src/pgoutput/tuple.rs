@@ -57,14 +57,6 @@ impl Tuple {
     pub fn datums(&self) -> Datums<'_> {
         Datums { rest: &self.body }
     }
-
-    /// The bytes of a value of this tuple without copying them.
-    ///
-    /// # Panics
-    /// If `value` is not one of this tuple's values.
-    pub fn share(&self, value: &[u8]) -> Bytes {
-        self.body.slice_ref(value)
-    }
 }
 
 /// Walks the values of a tuple.

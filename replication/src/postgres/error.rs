@@ -7,7 +7,6 @@ use std::error::Error as _;
 use std::io;
 
 use millrace_terms::{Code, Error};
-use pgwire_replication::PgWireError;
 
 /// The meaning of an error of a session.
 pub fn from_sql(doing: &str, error: &tokio_postgres::Error) -> Error {
@@ -34,28 +33,14 @@ pub fn from_sql(doing: &str, error: &tokio_postgres::Error) -> Error {
     Error::new(code, format!("{doing}: {text}"))
 }
 
-/// The meaning of an error of a replication connection, whose library folds the server's answer
-/// into one text that ends in `(SQLSTATE xxxxx)`.
-pub fn from_replication(doing: &str, error: &PgWireError) -> Error {
-    let code = match error {
-        PgWireError::Server(text) => {
-            let (message, state) = split_state(text);
-            return from_state(doing, state, message);
-        }
-        PgWireError::Io(_) | PgWireError::Task(_) => Code::SourceUnreachable,
-        PgWireError::Auth(_) => Code::SourceAuth,
-        PgWireError::Tls(_) => Code::SourceTls,
-        PgWireError::Protocol(_) => Code::ProtocolViolation,
-        PgWireError::MessageTooLarge { .. } => Code::TableUnsupported,
-        // The library's word for a connection whose end was already told.
-        PgWireError::Internal(text) if text.contains("already joined") => Code::SourceUnreachable,
-        _ => Code::SourceError,
-    };
+/// The meaning of an error of a connection of our own.
+pub(super) fn from_io(doing: &str, error: &io::Error) -> Error {
+    let code = if is_tls_io(error) { Code::SourceTls } else { Code::SourceUnreachable };
     Error::new(code, format!("{doing}: {error}"))
 }
 
 /// The one match of SQLSTATEs (PostgreSQL documentation, appendix A).
-fn from_state(doing: &str, state: &str, message: &str) -> Error {
+pub(super) fn from_state(doing: &str, state: &str, message: &str) -> Error {
     let code = match state {
         "28P01" | "28000" | "3D000" => Code::SourceAuth,
         "42501" => Code::SourcePermission,
@@ -105,14 +90,6 @@ fn is_slot_lost(message: &str) -> bool {
     .any(|words| message.contains(words))
 }
 
-/// Splits `text (SQLSTATE xxxxx)...` into text and state; the state is empty if there is none.
-fn split_state(text: &str) -> (&str, &str) {
-    const MARK: &str = " (SQLSTATE ";
-    let Some(at) = text.rfind(MARK) else { return (text, "") };
-    let state = text.get(at + MARK.len()..at + MARK.len() + 5).unwrap_or("");
-    (&text[..at], state)
-}
-
 /// Display texts of an error and its causes.
 fn chain(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
@@ -138,39 +115,37 @@ fn caused_by<T: std::error::Error + 'static>(error: &tokio_postgres::Error) -> O
 
 fn is_tls(error: &tokio_postgres::Error) -> bool {
     error.to_string().starts_with("error performing TLS handshake")
-        || caused_by::<io::Error>(error)
-            .and_then(io::Error::get_ref)
-            .is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+        || caused_by::<io::Error>(error).is_some_and(is_tls_io)
+}
+
+fn is_tls_io(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn server(text: &str) -> Code {
-        from_replication("streaming", &PgWireError::Server(text.into())).code()
-    }
-
     #[test]
     fn states_have_their_codes() {
-        for (text, code) in [
-            ("password authentication failed (SQLSTATE 28P01)", Code::SourceAuth),
-            ("no pg_hba.conf entry (SQLSTATE 28000)", Code::SourceAuth),
-            ("permission denied for table t (SQLSTATE 42501)", Code::SourcePermission),
-            ("all replication slots are in use (SQLSTATE 53400)", Code::SourceSlotsExhausted),
-            ("replication slot \"s\" is active for PID 7 (SQLSTATE 55006)", Code::SlotInUse),
-            ("replication slot \"s\" does not exist (SQLSTATE 42704)", Code::SlotLost),
-            ("publication \"p\" does not exist (SQLSTATE 42704)", Code::PublicationMissing),
-            ("logical decoding requires wal_level >= logical (SQLSTATE 55000)", Code::SourceWalLevel),
-            ("can no longer get changes from replication slot \"s\" (SQLSTATE 55000)", Code::SlotLost),
-            ("can no longer access replication slot \"s\" (SQLSTATE 55000)", Code::SlotLost),
-            ("requested WAL segment 01 has already been removed (SQLSTATE 58P01)", Code::SlotLost),
-            ("the database system is starting up (SQLSTATE 57P03)", Code::SourceUnreachable),
-            ("connection lost (SQLSTATE 08006)", Code::SourceUnreachable),
-            ("something new (SQLSTATE XX000)", Code::SourceError),
-            ("no state at all", Code::SourceError),
+        for (state, text, code) in [
+            ("28P01", "password authentication failed", Code::SourceAuth),
+            ("28000", "no pg_hba.conf entry", Code::SourceAuth),
+            ("42501", "permission denied for table t", Code::SourcePermission),
+            ("53400", "all replication slots are in use", Code::SourceSlotsExhausted),
+            ("55006", "replication slot \"s\" is active for PID 7", Code::SlotInUse),
+            ("42704", "replication slot \"s\" does not exist", Code::SlotLost),
+            ("42704", "publication \"p\" does not exist", Code::PublicationMissing),
+            ("55000", "logical decoding requires wal_level >= logical", Code::SourceWalLevel),
+            ("55000", "can no longer get changes from replication slot \"s\"", Code::SlotLost),
+            ("55000", "can no longer access replication slot \"s\"", Code::SlotLost),
+            ("58P01", "requested WAL segment 01 has already been removed", Code::SlotLost),
+            ("57P03", "the database system is starting up", Code::SourceUnreachable),
+            ("08006", "connection lost", Code::SourceUnreachable),
+            ("XX000", "something new", Code::SourceError),
+            ("", "no state at all", Code::SourceError),
         ] {
-            assert_eq!(server(text), code, "{text}");
+            assert_eq!(from_state("streaming", state, text).code(), code, "{state} {text}");
         }
     }
 

@@ -27,6 +27,7 @@ mod shape;
 pub mod slot;
 mod tls;
 pub mod tree;
+pub(crate) mod wire;
 
 use std::future::Future;
 use std::ops::Deref;
@@ -36,10 +37,10 @@ use millrace_terms::{Code, Error, Result};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
-pub use error::{from_replication, from_sql};
+pub use error::from_sql;
 pub use replication::{System, dial_log, identify, left_timeline};
 pub use sessions::end_sessions;
-pub use tls::{PemFiles, Tls, TlsMode};
+pub use tls::{Tls, TlsMode};
 
 /// How long a server may take to accept a session, TLS and authentication included. Name servers and
 /// TLS over a slow line take seconds; a firewall that drops packets would take minutes.

@@ -1,84 +1,43 @@
 //! Replication connections, opened as all others are: the same pins, the same trust. I/O.
 
-use std::time::Duration;
-
 use millrace_terms::{Code, Error, Lsn, Result};
-use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig};
-use secrecy::ExposeSecret;
 
 use super::history::left_at;
+use super::wire::{TextRow, Wire};
 use super::{
-    CONNECT_TIMEOUT, NO_ENCODING, PemFiles, RAW_BYTES, Session, SourceConfig, cut, dial, from_replication,
-    from_sql, session_options, within,
+    CONNECT_TIMEOUT, NO_ENCODING, RAW_BYTES, Session, SourceConfig, cut, dial, from_sql, session_options,
+    within,
 };
 
 /// When the server gives up on a silent replication connection; it asks for a sign of life at half
 /// of it. Short, so that a slot is free again soon after a worker's machine went away.
 const WAL_SENDER_TIMEOUT: &str = "15s";
-/// Most often we tell the server what is confirmed.
-const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-/// How often we tell it unasked that we live. Longer than its time-out, so that it asks: its question
-/// tells us that *it* lives, and how far its log goes.
-const WAKEUP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The settings of a replication connection of which nothing is asked yet.
-pub(crate) fn settings(config: &SourceConfig, tls: &PemFiles, application: &str) -> ReplicationConfig {
-    ReplicationConfig::new(
-        config.host.as_str(),
-        config.user.as_str(),
-        config.password.expose_secret(),
-        config.database.as_str(),
-        "",
-        "",
-    )
-    .with_port(config.port)
-    .with_tls(tls.config.clone())
-    .with_application_name(cut(application))
-    .with_options(session_options(&[("wal_sender_timeout", WAL_SENDER_TIMEOUT)]))
-    .with_status_interval(STATUS_INTERVAL)
-    .with_wakeup_interval(WAKEUP_INTERVAL)
+/// Opens a replication connection of which nothing is asked yet.
+///
+/// # Errors
+/// Those of [`Wire::connect`].
+pub(crate) async fn connect(config: &SourceConfig, application: &str) -> Result<Wire> {
+    let options = session_options(&[("wal_sender_timeout", WAL_SENDER_TIMEOUT)]);
+    let parameters =
+        [("replication", "database"), ("application_name", cut(application)), ("options", options.as_str())];
+    Wire::connect(config, &parameters).await
 }
 
-/// Starts the stream of a connection that waits for it, after it was told how the database's bytes are sent.
-pub(crate) async fn start(client: &mut ReplicationClient) -> std::result::Result<(), PgWireError> {
-    let rows = client.simple_query("show server_encoding").await?;
-    let encoding = rows.first().and_then(|row| row.first()).and_then(Option::as_deref);
-    if encoding == Some(NO_ENCODING.as_bytes()) {
-        client.simple_query(RAW_BYTES).await?;
+/// Has a database that knows no encoding hand out its bytes as they are, before its log is streamed.
+///
+/// # Errors
+/// What the server says.
+pub(crate) async fn settle_encoding(wire: &mut Wire, doing: &str) -> Result<()> {
+    if wire.server_encoding() == NO_ENCODING {
+        wire.simple_query(RAW_BYTES, doing).await?;
     }
-    client.start().await?;
-    client.wait_started().await
+    Ok(())
 }
 
-/// A replication connection for commands. The files of its certificates are read while it connects.
-pub(super) struct CommandSession {
-    client: ReplicationClient,
-    _tls: PemFiles,
-}
-
-impl CommandSession {
-    pub(super) async fn open(config: &SourceConfig, application: &str) -> Result<Self> {
-        let tls = PemFiles::write(&config.tls, &config.host)?;
-        let client = ReplicationClient::connect_gated(settings(config, &tls, application))
-            .await
-            .map_err(|error| from_replication("opening a replication connection", &error))?;
-        Ok(Self { client, _tls: tls })
-    }
-
-    /// Runs a command and returns the text values of its first row.
-    pub(super) async fn run(&mut self, doing: &str, command: &str) -> Result<Vec<Option<String>>> {
-        first_row(&mut self.client, doing, command).await
-    }
-}
-
-async fn first_row(
-    client: &mut ReplicationClient,
-    doing: &str,
-    command: &str,
-) -> Result<Vec<Option<String>>> {
-    let rows = client.simple_query(command).await.map_err(|error| from_replication(doing, &error))?;
-    let text = |value: Option<bytes::Bytes>| value.map(|v| String::from_utf8_lossy(&v).into_owned());
-    Ok(rows.into_iter().next().unwrap_or_default().into_iter().map(text).collect())
+/// Runs a command and returns the text values of its first row.
+pub(super) async fn first_row(wire: &mut Wire, doing: &str, command: &str) -> Result<TextRow> {
+    Ok(wire.simple_query(command, doing).await?.into_iter().next().unwrap_or_default())
 }
 
 /// Who a source is.
@@ -105,11 +64,7 @@ impl System {
 /// `SOURCE_IN_RECOVERY` from a standby, `SOURCE_PERMISSION` if the role may not replicate, and those of
 /// [`super::dial`].
 pub async fn identify(config: &SourceConfig, application: &str) -> Result<System> {
-    within(CONNECT_TIMEOUT, WHO, async {
-        let mut session = CommandSession::open(config, application).await?;
-        who(&mut session.client).await
-    })
-    .await
+    within(CONNECT_TIMEOUT, WHO, async { who(&mut connect(config, application).await?).await }).await
 }
 
 const WHO: &str = "asking the source who it is";
@@ -119,12 +74,12 @@ const WHO: &str = "asking the source who it is";
 ///
 /// # Errors
 /// `SOURCE_IN_RECOVERY` from a standby.
-pub(crate) async fn who(client: &mut ReplicationClient) -> Result<System> {
-    let recovers = first_row(client, WHO, "SELECT pg_catalog.pg_is_in_recovery()").await?;
+pub(crate) async fn who(wire: &mut Wire) -> Result<System> {
+    let recovers = first_row(wire, WHO, "SELECT pg_catalog.pg_is_in_recovery()").await?;
     if recovers.first().and_then(Option::as_deref) != Some("f") {
         return Err(in_recovery());
     }
-    let row = first_row(client, WHO, "IDENTIFY_SYSTEM").await?;
+    let row = first_row(wire, WHO, "IDENTIFY_SYSTEM").await?;
     let value = |at: usize| row.get(at).cloned().flatten().unwrap_or_default();
     let malformed = || Error::new(Code::ProtocolViolation, format!("{WHO}: the answer is malformed"));
     Ok(System {
@@ -155,8 +110,8 @@ pub async fn left_timeline(
     }
     let doing = "reading the source's timeline history";
     within(CONNECT_TIMEOUT, doing, async {
-        let mut session = CommandSession::open(config, application).await?;
-        let row = session.run(doing, &format!("TIMELINE_HISTORY {}", system.timeline)).await?;
+        let mut wire = connect(config, application).await?;
+        let row = first_row(&mut wire, doing, &format!("TIMELINE_HISTORY {}", system.timeline)).await?;
         let content = row.get(1).cloned().flatten().unwrap_or_default();
         Ok(left_at(&content, timeline))
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use millrace_terms::{Code, Error, Lsn, Result, quote_ident};
 use postgres_types::PgLsn;
 
-use super::replication::CommandSession;
+use super::replication::{connect, first_row};
 use super::{Session, SourceConfig, dial, from_sql};
 
 /// How long a terminated walsender may take to let go of its slot.
@@ -147,8 +147,8 @@ async fn create(config: &SourceConfig, application: &str, name: &str, version: u
     } else {
         format!("CREATE_REPLICATION_SLOT {name} LOGICAL {PLUGIN} EXPORT_SNAPSHOT")
     };
-    let mut session = CommandSession::open(config, application).await?;
-    let row = session.run("creating the replication slot", &command).await?;
+    let mut wire = connect(config, application).await?;
+    let row = first_row(&mut wire, "creating the replication slot", &command).await?;
     let position = row.get(1).cloned().flatten().unwrap_or_default();
     position.parse().map_err(|_| {
         Error::new(Code::ProtocolViolation, "the answer to CREATE_REPLICATION_SLOT is malformed")

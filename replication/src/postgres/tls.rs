@@ -1,8 +1,7 @@
 //! Transport security towards a source: one trust for the sessions of `tokio-postgres` and for the
 //! replication connection. Pure but for reading certificates from files.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use millrace_terms::{Code, Error, Result};
@@ -232,103 +231,6 @@ impl ServerCertVerifier for Verified {
     }
 }
 
-/// The same trust as files, for the replication connection, whose library takes only paths. The
-/// files are readable by this process's user only and are removed when this is dropped.
-#[derive(Debug)]
-pub struct PemFiles {
-    /// Settings for the library.
-    pub config: pgwire_replication::TlsConfig,
-    _directory: Option<PrivateDirectory>,
-}
-
-impl PemFiles {
-    /// Writes what `tls` needs. Nothing is written if nothing is verified and no client certificate
-    /// is given.
-    ///
-    /// # Errors
-    /// `SOURCE_TLS`, also if the files cannot be written.
-    pub fn write(tls: &Tls, host: &str) -> Result<Self> {
-        use pgwire_replication::SslMode;
-        let verifies = tls.verifies();
-        let mut config = pgwire_replication::TlsConfig {
-            mode: match (tls.mode, verifies) {
-                (TlsMode::Disable, _) => SslMode::Disable,
-                (TlsMode::Prefer, _) => SslMode::Prefer,
-                (_, None) => SslMode::Require,
-                (_, Some(HostName::Any)) => SslMode::VerifyCa,
-                (_, Some(HostName::Verified)) => SslMode::VerifyFull,
-            },
-            // The library refuses to verify an address unless it is told the name explicitly.
-            sni_hostname: Some(host.to_owned()),
-            ..Default::default()
-        };
-        let client = if tls.mode == TlsMode::Disable { None } else { tls.client_pem()? };
-        if verifies.is_none() && client.is_none() {
-            return Ok(Self { config, _directory: None });
-        }
-        let directory = PrivateDirectory::create()?;
-        if verifies.is_some() {
-            let authorities = if tls.ca.is_empty() { system_authorities() } else { tls.ca_pem()? };
-            config.ca_pem_path = Some(directory.file("ca.pem", &authorities)?);
-        }
-        if let Some((cert, key)) = client {
-            config.client_cert_pem_path = Some(directory.file("cert.pem", &cert)?);
-            config.client_key_pem_path = Some(directory.file("key.pem", &key)?);
-        }
-        Ok(Self { config, _directory: Some(directory) })
-    }
-}
-
-/// The system's authorities as PEM text.
-fn system_authorities() -> Vec<u8> {
-    let mut text = Vec::new();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        text.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
-        text.extend_from_slice(base64(&certificate).as_bytes());
-        text.extend_from_slice(b"\n-----END CERTIFICATE-----\n");
-    }
-    text
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-/// A directory that only this process's user may enter.
-#[derive(Debug)]
-struct PrivateDirectory(PathBuf);
-
-impl PrivateDirectory {
-    fn create() -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        let name = format!("millrace-tls-{}", uuid::Uuid::new_v4().simple());
-        let path = std::env::temp_dir().join(name);
-        std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(unwritable)?;
-        Ok(Self(path))
-    }
-
-    fn file(&self, name: &str, content: &[u8]) -> Result<PathBuf> {
-        let path = self.0.join(name);
-        std::fs::File::create_new(&path).and_then(|mut file| file.write_all(content)).map_err(unwritable)?;
-        Ok(path)
-    }
-}
-
-impl Drop for PrivateDirectory {
-    fn drop(&mut self) {
-        // A failure leaves files that only we can read in the system's temporary directory.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
-fn unwritable(error: std::io::Error) -> Error {
-    Error::new(
-        Code::SourceTls,
-        format!("the certificates cannot be laid down for the replication connection: {error}"),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,16 +249,5 @@ mod tests {
         assert_eq!(tls.verifies(), None);
         tls.ca = "-----BEGIN CERTIFICATE-----".into();
         assert_eq!(tls.verifies(), Some(HostName::Any));
-    }
-
-    #[test]
-    fn files_are_removed_with_their_owner() {
-        let tls =
-            Tls { mode: TlsMode::VerifyFull, ca: "-----BEGIN CERTIFICATE-----".into(), ..Tls::default() };
-        let files = PemFiles::write(&tls, "db.example").unwrap();
-        let path = files.config.ca_pem_path.clone().unwrap();
-        assert!(path.exists());
-        drop(files);
-        assert!(!path.exists());
     }
 }

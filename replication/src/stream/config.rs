@@ -220,7 +220,7 @@ pub struct Counts {
 }
 
 /// Microseconds from 1970, as we tell time, to 2000, as PostgreSQL does.
-const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+pub(super) const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// PostgreSQL's time as ours.
 pub(super) fn unix_micros(postgres: i64) -> i64 {

@@ -38,6 +38,9 @@ const POSITION_INTERVAL: Duration = Duration::from_millis(100);
 /// Least time between two reports of the log's end.
 const WAL_END_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What arrived longer ago than this was the last for now: the stream has caught up.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// Bytes of log between two questions whether rows may be written: an answer covers far more.
 const ASK_AGAIN_BYTES: u64 = 1 << 20;
 
@@ -49,6 +52,7 @@ pub(super) struct Engine {
     relations: HashMap<u32, Known>,
     leaves: Leaves,
     transaction: Option<Begin>,
+    delay: Delay,
     memory: Memory,
     tracker: Tracker,
     batcher: Batcher,
@@ -84,6 +88,25 @@ enum Known {
     Misfits(usize, Misfit),
 }
 
+/// How late the changes are that arrive, by the source's own clock.
+#[derive(Debug, Default)]
+struct Delay {
+    /// From a change's commit until it was sent.
+    behind: Duration,
+    /// When we last took changes.
+    at: Option<Instant>,
+}
+
+impl Delay {
+    /// How late what arrives now is; nothing if nothing arrives.
+    fn now(&self, now: Instant) -> Duration {
+        match self.at {
+            Some(at) if now.saturating_duration_since(at) < QUIET => self.behind,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
 /// What was told last, and when.
 struct Told {
     position: Mark,
@@ -102,6 +125,7 @@ impl Engine {
             relations: HashMap::new(),
             leaves: Leaves::new(&config.tables),
             transaction: None,
+            delay: Delay::default(),
             memory: Memory::default(),
             told: Told {
                 position: tracker.position(),
@@ -163,6 +187,7 @@ impl Engine {
                 self.tracker.commit(commit.end, commit.time);
             }
             Event::Idle { wal_end, at } => {
+                self.delay.behind = Duration::ZERO;
                 self.tracker.idle(wal_end);
                 self.tell_wal_end(wal_end, at);
             }
@@ -171,10 +196,20 @@ impl Engine {
                     return Ok(Some(relation));
                 }
             }
-            Event::Change { record, message } => self.change(record, message)?,
+            Event::Change { record, message, sent } => {
+                let committed = self.begin()?.time;
+                self.delay.behind =
+                    Duration::from_micros(u64::try_from(sent - committed).unwrap_or_default());
+                self.change(record, message)?;
+            }
             Event::Silence => {}
         }
         Ok(None)
+    }
+
+    /// Changes are taken now.
+    pub(super) fn note_arrival(&mut self) {
+        self.delay.at = Some(Instant::now());
     }
 
     /// Whether the relation is one of our tables. What the others are a part of is asked each time that
@@ -415,16 +450,22 @@ impl Engine {
     /// Sends what may be sent. Returns when to look again.
     pub(super) fn dispatch(&mut self) -> Option<Instant> {
         loop {
+            let now = Instant::now();
             let situation = Situation {
-                now: Instant::now(),
+                now,
                 urgent: self.draining || self.is_full(),
                 in_transaction: self.tracker.in_transaction(),
+                behind: self.delay.now(now),
                 in_flight: self.steps.len().saturating_sub(self.places.paused()),
             };
             let lanes = self.active.iter().map(|at| (*at, self.lanes[*at].state()));
             match self.batcher.next(lanes, situation) {
+                // When nothing comes any more, what was to gather for longer goes.
+                Decision::Wait(until) if !situation.behind.is_zero() => {
+                    return Some(until.map_or(now + QUIET, |until| until.min(now + QUIET)));
+                }
                 Decision::Wait(until) => return until,
-                Decision::Send(at) => self.send(at, situation.now),
+                Decision::Send(at) => self.send(at, now),
             }
         }
     }

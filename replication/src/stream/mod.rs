@@ -39,6 +39,7 @@ mod reselect;
 mod schema;
 mod side;
 mod snapshot;
+mod status;
 mod toast;
 
 use std::sync::Arc;
@@ -162,6 +163,7 @@ async fn take(
     first: Event,
 ) -> Result<()> {
     let mut next = Some(Ok(first));
+    engine.note_arrival();
     // What is taken from the reader is handled: nothing may be taken at the end, and left.
     for _ in 0..EVENTS_AT_ONCE {
         let Some(event) = next.take().or_else(|| reader.next_now()) else { break };

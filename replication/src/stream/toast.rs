@@ -21,7 +21,8 @@ const REMEMBER_BYTES_MIN: usize = 1024;
 /// Most bytes of rows that are remembered in one transaction. Beyond it the source is asked.
 const REMEMBER_BYTES_MAX: usize = 8 << 20;
 
-/// A value that is kept beyond its message. It shares the message's bytes.
+/// A value that is kept beyond its message: a copy, because a slice would keep all bytes that were read
+/// with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Null,
@@ -32,11 +33,11 @@ pub(super) enum Value {
 }
 
 impl Value {
-    fn of(tuple: &Tuple, datum: Datum<'_>) -> Self {
+    fn of(datum: Datum<'_>) -> Self {
         match datum {
             Datum::Null => Value::Null,
-            Datum::Text(value) => Value::Text(tuple.share(value)),
-            Datum::Binary(value) => Value::Binary(tuple.share(value)),
+            Datum::Text(value) => Value::Text(Bytes::copy_from_slice(value)),
+            Datum::Binary(value) => Value::Binary(Bytes::copy_from_slice(value)),
             Datum::Unchanged => Value::Missing,
         }
     }
@@ -83,7 +84,7 @@ impl Row {
         let mut values = vec![Value::Missing; layout.plan_columns];
         for (nth, (datum, place)) in tuple.datums().zip(&layout.columns).enumerate() {
             if let Some(value) = place.and_then(|at| values.get_mut(at)) {
-                *value = Value::of(tuple, datum);
+                *value = Value::of(datum);
                 if let Some(wider) = layout.widening(nth) {
                     value.widen(wider);
                 }
