@@ -227,10 +227,10 @@ async fn tls_clients_must_be_known(bed: Bed) {
     let list = |address: &str, ca: &str, client: Option<&str>| {
         let mut command = Command::new(stack::binary());
         command.args(["peer", "list", "--address", &format!("{address}:{port}")]);
-        command.args(["--tls-ca", &certificate(ca)]).env("MILLRACE_TOKEN", &server.admin);
+        command.args(["--server-ca", &certificate(ca)]).env("MILLRACE_TOKEN", &server.admin);
         if let Some(name) = client {
-            command.args(["--tls-cert", &certificate(&format!("{name}.pem"))]);
-            command.args(["--tls-key", &certificate(&format!("{name}.key"))]);
+            command.args(["--client-cert", &certificate(&format!("{name}.pem"))]);
+            command.args(["--client-key", &certificate(&format!("{name}.key"))]);
         }
         command.output().expect("the client").status.code()
     };

@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
         test("files::nothing_changes_unless_all_of_it_can", nothing_changes_unless_all_of_it_can),
         test("files::a_changed_peer_reaches_the_stream", a_changed_peer_reaches_the_stream),
         test("files::prune_drops_what_is_not_held", prune_drops_what_is_not_held),
+        test("files::an_imported_mirror_is_applied", an_imported_mirror_is_applied),
     ]
 }
 
@@ -213,6 +214,47 @@ async fn a_changed_peer_reaches_the_stream(bed: Bed) {
         "{}",
         shown(&refused)
     );
+}
+
+/// What PeerDB was told, as its REST API takes it, replicates here with no more than another URL.
+async fn an_imported_mirror_is_applied(bed: Bed) {
+    bed.sql(
+        "create table orders (id int, shop int, total numeric not null, note text, primary key (shop, id));
+         insert into orders select n, n % 3, n / 4.0, 'n' from generate_series(1, 100) n",
+    )
+    .await;
+    let Some(peer::Config::Postgres(source)) = bed.source_peer().config else { unreachable!("a source") };
+    let Some(peer::Config::Clickhouse(destination)) = bed.destination_peer().config else {
+        unreachable!("a destination")
+    };
+    let name = &bed.name;
+    let asked = serde_json::json!([
+        {"peer": {"name": format!("{name}-pg"), "type": 3, "postgres_config": {
+            "host": source.host, "port": source.port, "user": source.user, "password": "********",
+            "database": source.database}}},
+        {"peer": {"name": format!("{name}-ch"), "type": 8, "clickhouse_config": {
+            "host": "ch.internal", "port": 9000, "user": destination.user, "password": "********",
+            "database": destination.database, "disable_tls": true}}},
+        {"connection_configs": {
+            "flow_job_name": name, "source_name": format!("{name}-pg"), "destination_name": format!("{name}-ch"),
+            "table_mappings": [{
+                "source_table_identifier": "public.orders", "destination_table_identifier": "shop_orders",
+                "exclude": ["note"], "columns": [
+                    {"source_name": "total", "destination_type": "Decimal(18,6)"},
+                    {"source_name": "shop", "ordering": 1}, {"source_name": "id", "ordering": 2}]}],
+            "do_initial_snapshot": true, "soft_delete_col_name": "_peerdb_is_deleted",
+            "max_batch_size": 5000, "idle_timeout_seconds": 60}},
+    ]);
+    let user = shared(&bed);
+    let imported = user.done(&["import", "peerdb", "-"], &asked.to_string());
+    assert!(!imported.contains("****"), "a secret stands as a variable: {imported}");
+    let file = imported.replace("http://ch.internal:8123", &destination.url);
+    user.done(&["apply", "-f", "-", "--wait"], &file);
+    bed.sql("delete from orders where id = 1; insert into orders values (101, 0, 0.5, 'n')").await;
+    let sql = "select concat(toString(count()), ' ', toString(sum(id)), ' ', toTypeName(any(total))) as line
+        from shop_orders final where _peerdb_is_deleted = 0";
+    bed.wait_lines(sql, &["100 5150 Decimal(18, 6)"]).await;
+    assert_eq!(user.done(&["diff", "-f", "-"], &file), "");
 }
 
 async fn prune_drops_what_is_not_held(mut bed: Bed) {

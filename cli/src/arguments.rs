@@ -58,7 +58,7 @@ pub enum Command {
     Context(context::ContextArguments),
     /// Turn another tool's mirrors into the file that `apply` takes
     Import(import::ImportArguments),
-    /// Look at everything and say what is wrong, with what mends it; exit 2 or 3 if something is
+    /// Look at everything and say what is wrong, and what mends it
     Doctor(doctor::DoctorArguments),
     /// Who may call the API: make, list and revoke tokens
     Token(token::TokenArguments),

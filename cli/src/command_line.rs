@@ -105,9 +105,9 @@ fn fill(mut command: Command, context: &Context, outranks: bool) -> Command {
         let values = [
             (ADDRESS, Some(context.address.clone())),
             ("token_file", path(&context.token_file)),
-            ("tls_ca", path(&context.tls_ca)),
-            ("tls_cert", path(&context.tls_cert)),
-            ("tls_key", path(&context.tls_key)),
+            ("server_ca", path(&context.tls_ca)),
+            ("client_cert", path(&context.tls_cert)),
+            ("client_key", path(&context.tls_key)),
         ];
         for (id, value) in values {
             let Some(value) = value.filter(|_| has(&command, id)) else { continue };

@@ -8,6 +8,13 @@ use crate::arguments::Arguments;
 
 /// Commands, and what a person types.
 const EXAMPLES: &[(&str, &[&str])] = &[
+    ("peer cleanup", &["millrace peer cleanup shop-pg --validate-only", "millrace peer cleanup shop-pg"]),
+    ("token create", &["millrace token create ci --role operator --expires-in 30d"]),
+    ("token list", &["millrace token list"]),
+    ("token revoke", &["millrace token revoke ci"]),
+    ("keys generate", &["millrace keys generate"]),
+    ("keys list", &["millrace keys list"]),
+    ("keys rotate", &["MILLRACE_SECRET_KEYS_FILE=/run/secrets/new-and-old millrace keys rotate"]),
     ("demo", &["millrace demo", "millrace demo --once --json"]),
     ("dev", &["millrace dev", "millrace dev --state-dir /tmp/try --workers 2 --restart"]),
     ("peer get", &["millrace peer get shop-pg", "millrace peer get shop-pg -o json"]),

@@ -13,6 +13,7 @@ use millrace_terms::{Code, Error, Lsn, Result};
 use tokio::sync::watch;
 
 use super::ranges::{Job, Known};
+use crate::apart;
 
 /// Rows of one range that are told by key: who has more has another trouble than single rows.
 const TOLD_MAX: usize = 1_000;
@@ -119,11 +120,14 @@ async fn mend(
     };
     let cluster = job.destination.cluster.as_str();
     let mending = Mending { range: bounds, differences, version, id: &id, cluster };
-    sides.mend(&mending, || !job.cancel.is_cancelled()).await?;
-    // A TRUNCATE meanwhile took what was written before its delete, but not what was written after.
-    let floor = catalog.get_table(table_id).await?.floor;
-    if floor > version.0 {
-        sides.sink.purge(sides.plan, floor, cluster).await?;
-    }
-    Ok(())
+    let mending = async {
+        sides.mend(&mending, || !job.cancel.is_cancelled()).await?;
+        // A TRUNCATE meanwhile took what was written before its delete, but not what was written after.
+        let floor = catalog.get_table(table_id).await?.floor;
+        if floor > version.0 {
+            sides.sink.purge(sides.plan, floor, cluster).await?;
+        }
+        Ok(())
+    };
+    apart::purge(job.environment, table_id, mending).await
 }

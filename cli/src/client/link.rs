@@ -46,14 +46,14 @@ pub struct LinkArguments {
     #[arg(long, global = true, value_name = "PATH", env = "MILLRACE_TOKEN_FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
     /// File of authorities (PEM) to trust instead of the system's
-    #[arg(long, global = true, value_name = "PATH", env = "MILLRACE_TLS_CA")]
-    pub tls_ca: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "PATH", env = "MILLRACE_SERVER_CA")]
+    pub server_ca: Option<PathBuf>,
     /// File of the client certificate (PEM), for a server that asks for one
-    #[arg(long, global = true, value_name = "PATH", env = "MILLRACE_TLS_CERT", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "PATH", env = "MILLRACE_CLIENT_CERT", requires = "client_key")]
+    pub client_cert: Option<PathBuf>,
     /// File of the client certificate's key (PEM)
-    #[arg(long, global = true, value_name = "PATH", env = "MILLRACE_TLS_KEY", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "PATH", env = "MILLRACE_CLIENT_KEY", requires = "client_cert")]
+    pub client_key: Option<PathBuf>,
 }
 
 impl LinkArguments {
@@ -88,11 +88,11 @@ impl LinkArguments {
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, Error> {
-        let mut tls = match &self.tls_ca {
+        let mut tls = match &self.server_ca {
             Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
             None => ClientTlsConfig::new().with_native_roots(),
         };
-        if let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) {
+        if let (Some(cert), Some(key)) = (&self.client_cert, &self.client_key) {
             tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
         }
         Ok(tls)

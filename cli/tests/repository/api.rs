@@ -10,6 +10,8 @@ use crate::documentation::{GENERATED, check};
 /// What no descriptor says.
 const INTRODUCTION: &str = r#"The same methods by gRPC, by gRPC-Web and as JSON over HTTP. `http://127.0.0.1:8113/docs` shows what stands below, of the server that you ask; `/openapi.json` is the document for programs (OpenAPI 3.1).
 
+Every call shows a token, over gRPC as well as HTTP: `authorization: Bearer TOKEN` ([secure an installation](../how-to/secure.md)). Servers that run with `--insecure-no-auth`, such as that of `millrace dev`, ask for none.
+
 ## gRPC
 
 Port 8112, package `millrace.v1`, defined in [proto/millrace/v1](../../proto/millrace/v1). The standard health service and reflection (`v1` and `v1alpha`) are on, so a generic client needs no files:

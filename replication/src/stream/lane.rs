@@ -119,6 +119,11 @@ pub(super) struct Lane {
     pub append: Option<Append>,
     /// The batch to which rows are added.
     pub open: Option<Box<Batch>>,
+    /// What is to be done in ClickHouse by the plans that were told, and is not known to be done: all of it
+    /// is told with each plan, so that whoever goes on from there does it.
+    pub pending: Vec<Alter>,
+    /// Alterations that have not ended.
+    altering: usize,
     queue: VecDeque<Step>,
     in_flight: usize,
     barred: bool,
@@ -136,6 +141,8 @@ impl Lane {
             floor: table.floor,
             append: table.append.as_ref().map(Append::new),
             open: None,
+            pending: Vec::new(),
+            altering: 0,
             queue: VecDeque::new(),
             in_flight: 0,
             barred: false,
@@ -170,8 +177,18 @@ impl Lane {
     /// A change of the table, behind everything that was gathered. What follows is by the new plan.
     pub(super) fn alter(&mut self, id: BatchId, altering: Altering, since: Instant) {
         self.seal();
+        self.altering += 1;
         self.plan = altering.plan.clone();
         self.queue.push_back(Step::Alter { id, altering: Box::new(altering), since });
+    }
+
+    /// An alteration has ended. Gives whether it was the last: ClickHouse's table fits the plan.
+    pub(super) fn altered(&mut self) -> bool {
+        self.altering = self.altering.saturating_sub(1);
+        if self.altering == 0 {
+            self.pending.clear();
+        }
+        self.altering == 0
     }
 
     /// Takes what is to be sent next.

@@ -517,3 +517,27 @@ async fn a_table_without_a_key_is_rebuilt_when_its_columns_change() {
     assert!(needed(&stream).unwrap().contains("no key"));
     stream.stop().await;
 }
+
+/// A plan never says that ClickHouse's table fits it while something is left to be done.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_come_while_one_is_being_made_are_all_made_by_the_next_worker() {
+    let mut mirror = Mirror::new(T, &["t"]).await;
+    let stream = mirror.start_unstored();
+    mirror.source.run("insert into t values (1, 'x', 1)").await;
+    let named = |name: &'static str| move |report: &Report| matches!(report, Report::Followed { plan, .. } if plan.columns[1].name == name);
+    for (rename, name) in [("alter table t rename a to b", "b"), ("alter table t rename b to c", "c")] {
+        mirror.source.run(&format!("{rename}; update t set {name} = '{name}'")).await;
+        stream.told(named(name)).await;
+    }
+    let Report::Followed { plan, .. } = stream.told(named("c")).await else { unreachable!() };
+    assert_eq!(plan.seen.pending.len(), 2, "{:?}", plan.seen.pending);
+    stream.kill().await;
+
+    mirror.config.tables[0].plan = plan;
+    let mut stream = mirror.start();
+    mirror.caught_up(&mut stream).await;
+    assert_eq!(columns(&mirror, "t").await, ["id Int64", "c Nullable(String)", "n Int32"]);
+    assert_eq!(assert_equal(&mirror, &["id", "c", "n"]).await, 1);
+    assert_eq!((needed(&stream), stream.failed()), (None, vec![]));
+    stream.stop().await;
+}

@@ -35,12 +35,12 @@ mod request {
 /// `ADDRESS_DENIED`, `SOURCE_UNREACHABLE`, `SOURCE_TLS`.
 pub(super) async fn reach(config: &SourceConfig, paced: Paced, doing: &str) -> Result<Stream> {
     let failed = |error: std::io::Error| from_io(doing, &error);
+    let addresses = config.addresses().await?;
     if config.host.starts_with('/') {
         let path = Path::new(&config.host).join(format!(".s.PGSQL.{}", config.port));
         return Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?));
     }
     // The first that answers. The certificate is compared with the name, not with the address.
-    let addresses = config.addresses().await?;
     let tcp = TcpStream::connect(&addresses[..]).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     let mut socket = Socket::new(tcp, paced);

@@ -10,7 +10,6 @@ use millrace_terms::{Code, Error, Lsn};
 use tokio::time::Instant;
 
 use super::{Engine, Known};
-use crate::clickhouse::Alter;
 use crate::pgoutput::Relation;
 use crate::postgres::present::Present;
 use crate::stream::config::Report;
@@ -123,7 +122,8 @@ impl Engine {
             self.lanes[at].plan = plan;
             return;
         }
-        self.tell_plan(at, Arc::new(unfinished(&before, &plan, alters.clone())), changes);
+        self.lanes[at].pending.extend_from_slice(&alters);
+        self.tell_plan(at, Arc::new(unfinished(&before, &plan)), changes);
         self.alter(at, Altering { plan, alters, ticket: self.plans_told, stale });
     }
 
@@ -136,6 +136,7 @@ impl Engine {
             }
             let mut finished = (**plan).clone();
             let alters = std::mem::take(&mut finished.seen.pending);
+            self.lanes[at].pending.clone_from(&alters);
             self.alter(at, Altering { plan: Arc::new(finished), alters, ticket: 0, stale: None });
         }
     }
@@ -146,17 +147,24 @@ impl Engine {
         self.active.insert(at);
     }
 
-    fn tell_plan(&mut self, at: usize, plan: Arc<TablePlan>, changes: Vec<SchemaChange>) {
+    fn tell_plan(&mut self, at: usize, mut plan: Arc<TablePlan>, changes: Vec<SchemaChange>) {
         self.plans_told += 1;
+        let pending = &self.lanes[at].pending;
+        if plan.seen.pending != *pending {
+            Arc::make_mut(&mut plan).seen.pending.clone_from(pending);
+        }
         self.outbox.push_back(Report::Followed { id: self.lanes[at].id, plan, changes });
     }
 
-    /// ClickHouse's table fits the plan. That is told last: until then the next worker does it again.
+    /// ClickHouse's table is altered. When it fits the last plan, that is told: until then the next worker does
+    /// it again.
     pub(super) fn altered(&mut self, at: usize, altering: Altering) {
         if let Some(error) = altering.stale {
             self.misfit(at, Misfit { error, resync: true });
         }
-        self.tell_plan(at, altering.plan, Vec::new());
+        if self.lanes[at].altered() {
+            self.tell_plan(at, self.lanes[at].plan.clone(), Vec::new());
+        }
     }
 
     /// A table that cannot go on: it is copied again, if that helps and is wanted.
@@ -175,9 +183,8 @@ impl Engine {
 
 /// A plan that ClickHouse's table does not fit yet. What was seen of the rows is as it was, so that a
 /// worker that goes on from here finds again that they were written anew.
-fn unfinished(before: &TablePlan, plan: &TablePlan, alters: Vec<Alter>) -> TablePlan {
+fn unfinished(before: &TablePlan, plan: &TablePlan) -> TablePlan {
     let mut unfinished = plan.clone();
-    unfinished.seen.pending = alters;
     unfinished.seen.files.clone_from(&before.seen.files);
     for column in &mut unfinished.columns {
         let old = before.columns.iter().find(|old| old.attnum == column.attnum);
