@@ -69,10 +69,10 @@ async fn a_peer_changes_under_its_mirror(bed: Bed) {
     peers.update_peer(both).await.expect("another user");
     bed.mirror_streaming(&["public.t"]).await;
 
-    bed.sql(&format!("alter role {role} password 'second'; insert into t values (2)")).await;
-    let second = api::PostgresConfig { password: Some("second".into()), ..Default::default() };
+    bed.sql(&format!("alter role {role} password 'hunter-two'; insert into t values (2)")).await;
+    let second = api::PostgresConfig { password: Some("hunter-two".into()), ..Default::default() };
     let updated = peers.update_peer(update(second, &[])).await.expect("another password").into_inner();
-    assert!(!format!("{updated:?}").contains("second"));
+    assert!(!format!("{updated:?}").contains("hunter-two"));
     bed.sql("insert into t values (3)").await;
     assert_eq!(bed.wait_equal("t", "t").await, 3);
 
@@ -81,14 +81,14 @@ async fn a_peer_changes_under_its_mirror(bed: Bed) {
     let refused =
         peers.update_peer(update(moved.clone(), &[])).await.expect_err("the password goes elsewhere");
     assert_eq!(refused.code(), Code::InvalidArgument);
-    let moved = api::PostgresConfig { password: Some("second".into()), ..moved };
+    let moved = api::PostgresConfig { password: Some("hunter-two".into()), ..moved };
     peers.update_peer(update(moved.clone(), &[])).await.expect("another address");
     bed.sql("insert into t values (4)").await;
     assert_eq!(bed.wait_equal("t", "t").await, 4);
     let other = api::PostgresConfig { database: "postgres".into(), ..Default::default() };
     let refused = peers.update_peer(update(other, &[])).await.expect_err("another database");
     assert_eq!(refused.code(), Code::FailedPrecondition);
-    let nowhere = api::PostgresConfig { port: 1, password: Some("second".into()), ..Default::default() };
+    let nowhere = api::PostgresConfig { port: 1, password: Some("hunter-two".into()), ..Default::default() };
     let refused = peers.update_peer(update(nowhere, &[])).await.expect_err("nobody is there");
     assert_eq!(refused.code(), Code::Unavailable);
 }

@@ -14,6 +14,7 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
@@ -207,6 +208,8 @@ impl Work<'_> {
             self.copy_sharers(table).await?;
         }
         if let Found::Differs(why) = &found {
+            // The attempt that runs would find the table gone, and put it into ERROR for that.
+            catalog.take_lease(self.mirror.name(), table.stream, Duration::ZERO).await?;
             destination.clickhouse.drop_table(&plan.destination, &destination.cluster).await?;
             fault::here(Point::DestinationDropped);
             text = format!("{text}; the destination table is dropped and created again: {}", why.message());

@@ -172,7 +172,7 @@ fn is_default(value: &Value) -> bool {
         Value::Bool(true) => false,
         Value::Number(number) => number.as_f64() == Some(0.0),
         // 64-bit numbers are texts in proto3's JSON.
-        Value::String(text) => text.is_empty() || text == "0",
+        Value::String(text) => text.is_empty() || text == "0" || text.ends_with("_UNSPECIFIED"),
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
     }

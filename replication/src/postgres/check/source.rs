@@ -26,8 +26,8 @@ pub(super) const RULES: &[Rule<SourceFacts>] = &[
     Rule { name: Name::MinorRelease, judge: minor_release },
     Rule { name: Name::Primary, judge: primary },
     Rule { name: Name::WalLevel, judge: wal_level },
-    Rule { name: Name::ReplicationSlots, judge: |f| Some(left(f, "max_replication_slots", f.slots)) },
-    Rule { name: Name::WalSenders, judge: |f| Some(left(f, "max_wal_senders", f.senders)) },
+    Rule { name: Name::ReplicationSlots, judge: |f| Some(left(f, "max_replication_slots", f.slots, 0)) },
+    Rule { name: Name::WalSenders, judge: |f| Some(left(f, "max_wal_senders", f.senders, 1)) },
     Rule { name: Name::SlotRetention, judge: slot_retention },
     Rule { name: Name::IdleSlotTimeout, judge: idle_slot_timeout },
     Rule { name: Name::StandbySlots, judge: standby_slots },
@@ -84,9 +84,10 @@ fn wal_level(facts: &SourceFacts) -> Option<Verdict> {
     })
 }
 
-fn left(facts: &SourceFacts, setting: &str, Used { most, used }: Used) -> Verdict {
+/// Whether what is needed, `least` even where the user made the slot, is left of what a setting allows.
+fn left(facts: &SourceFacts, setting: &str, Used { most, used }: Used, least: u32) -> Verdict {
     let wanted = match facts.purpose {
-        Purpose::NewMirror { slots, .. } => slots,
+        Purpose::NewMirror { slots, .. } => slots.max(least),
         Purpose::Peer | Purpose::Upkeep => 1,
     };
     let needed = used.saturating_add_unsigned(wanted);
@@ -316,7 +317,7 @@ mod tests {
         let peer = told(Purpose::Peer);
         assert_eq!((peer.matches("Fail").count(), peer.matches("Warn").count()), (0, 2));
         let owned = told(Purpose::NewMirror { publishes: false, slots: 0 });
-        assert!(owned.starts_with("replication_slots Warn") && !owned.contains("publication"), "{owned}");
+        assert!(!owned.contains("replication_slots") && !owned.contains("publication"), "{owned}");
         assert!(!told(Purpose::Upkeep).contains("publication"));
     }
 
