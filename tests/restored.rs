@@ -49,6 +49,8 @@ async fn a_catalog_behind_its_slot_begins_anew(mut bed: Bed) {
         }
     };
     copied(database.to_owned(), backup.clone()).await;
+    let end: String =
+        bed.source.query_one("select pg_current_wal_lsn()::text", &[]).await.expect("the log's end").get(0);
     // A worker more, so that the attempts of the stream get further than those of the backup.
     for round in 0..3 {
         worker.kill();
@@ -59,6 +61,15 @@ async fn a_catalog_behind_its_slot_begins_anew(mut bed: Bed) {
         .await;
         bed.wait_equal("t", "t").await;
     }
+    // The source has let go of what the backup's position would ask for.
+    let slot = bed.get().await.expect("the mirror").streams[0].slot.clone();
+    let moved =
+        "select confirmed_flush_lsn > $2::text::pg_lsn from pg_replication_slots where slot_name = $1::text";
+    crate::support::wait::until("the slot beyond the backup", crate::support::bed::SOON, || async {
+        let row = bed.source.query_one(moved, &[&slot, &end]).await.map_err(|error| error.to_string())?;
+        if row.get(0) { Ok(()) } else { Err(format!("it has not passed {end}")) }
+    })
+    .await;
     worker.freeze();
     copied(backup, database.to_owned()).await;
     let _second = cell.worker().await;
