@@ -150,7 +150,7 @@ async fn spoil(bed: &Bed) {
 
 async fn what_is_spoilt_is_found_and_mended(bed: Bed) {
     streaming(&bed).await;
-    // A transaction that is open all the time changes nothing of that.
+    // A transaction that is open meanwhile changes nothing of that. Mending waits for its end, as a copy does.
     let open = bed.session().await;
     open.batch_execute("begin; update numbers set v = 'open' where id = 77").await.expect("a transaction");
     spoil(&bed).await;
@@ -171,6 +171,7 @@ async fn what_is_spoilt_is_found_and_mended(bed: Bed) {
     assert_eq!((code, &result["verdict"]), (4, &"DIFFERENT".into()), "{result:#}");
     assert_eq!(differences(&result), expected);
     assert!(!result.to_string().contains("by hand"), "values are not told unless they are asked for");
+    open.batch_execute("commit").await.expect("a commit");
     let (_, told) = verify(&bed, &["--values", "--tables", "public.numbers"]).await;
     assert!(told.to_string().contains("by hand"));
 
@@ -179,7 +180,6 @@ async fn what_is_spoilt_is_found_and_mended(bed: Bed) {
     assert_eq!(differences(&result), expected);
     let (code, result) = verify(&bed, &[]).await;
     assert_eq!((code, differences(&result).len()), (0, 0), "{result:#}");
-    open.batch_execute("commit").await.expect("a commit");
     // What streams afterwards is not hidden by what was mended.
     bed.sql("update numbers set v = 'later', n = 0 where id in (1, 2, 1500); insert into numbers values (-5, 'now', 1); delete from numbers where id = 1000").await;
     assert_eq!(bed.wait_equal("numbers", "numbers").await, 2000);

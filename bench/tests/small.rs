@@ -12,7 +12,7 @@ const CLIENTS: [&str; 2] = ["psql", "pg_recvlogical"];
 #[test]
 fn every_measurement_works() {
     let is_there = |client: &&str| Command::new(client).arg("--version").output().is_ok();
-    if !CLIENTS.iter().all(|client| is_there(&client)) {
+    if !CLIENTS.iter().all(is_there) {
         eprintln!("SKIPPED, nothing is shown: {} must be on the PATH", CLIENTS.join(" and "));
         return;
     }

@@ -68,7 +68,7 @@ pub(super) async fn compare_all(
             },
             RangeClaim::Range(range) => {
                 let begun = Instant::now();
-                let rows = job.range(&range, &mut known, &mut session).await?;
+                let rows = Box::pin(job.range(&range, &mut known, &mut session)).await?;
                 ranges += 1;
                 job.throttle(rows, begun).await;
             }
