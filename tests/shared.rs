@@ -28,8 +28,8 @@ fn shared(bed: &Bed, tables: &[&str]) -> api::Mirror {
     mirror
 }
 
-/// Waits until the destination holds exactly the rows of these tables of a mirror.
-async fn wait_rows(bed: &Bed, tables: &[(&str, &str)]) {
+/// Waits until `users` holds exactly the rows of these tables, each of a mirror.
+pub async fn wait_rows(bed: &Bed, tables: &[(&str, &str)]) {
     let sources: Vec<String> = tables
         .iter()
         .map(|(mirror, table)| {

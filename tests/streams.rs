@@ -9,6 +9,7 @@ use millrace_terms::Lsn;
 use pbjson_types::FieldMask;
 use tonic::{Code, Status};
 
+use crate::shared::wait_rows;
 use crate::support::bed::{Bed, SOON, connect};
 use crate::support::cell::Cell;
 use crate::support::{stack, test, wait};
@@ -313,24 +314,9 @@ async fn one_lost_slot_copies_only_its_tables(bed: Bed) {
     wait_all_equal(&bed, &SEVEN).await;
 }
 
-/// The rows of `users`, from which table each is and what it says.
+/// Waits until `users` holds the rows of both tables that write into it.
 async fn wait_users(bed: &Bed) {
-    let name = &bed.name;
-    let sql = format!(
-        "select row from (
-            select '{name}/public.eu ' || id || ' ' || v as row from eu
-            union all select '{name}/public.us ' || id || ' ' || v from us
-         ) r order by row collate \"C\""
-    );
-    wait::until("the rows of both tables", SOON, || async {
-        let rows = bed.source.query(&sql, &[]).await.map_err(|error| format!("{error:?}"))?;
-        let expected: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        let found = "select concat(_source, ' ', toString(id), ' ', assumeNotNull(v)) as line from users final order by line";
-        let found = bed.clickhouse.query_lines(found).await?;
-        let (all, here) = (expected.len(), found.len());
-        if found == expected { Ok(()) } else { Err(format!("{all} rows on the source, {here} in ClickHouse")) }
-    })
-    .await;
+    wait_rows(bed, &[(&bed.name, "eu"), (&bed.name, "us")]).await;
 }
 
 async fn tables_of_one_destination_in_two_streams(bed: Bed) {
