@@ -7,6 +7,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use jiff::Timestamp;
 use millrace_terms::check::Skew;
 use millrace_terms::{Code, Error, Result};
+use millrace_tls::{Given, Verify};
 use tokio::sync::OnceCell;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
@@ -16,7 +17,6 @@ use crate::errors;
 use crate::names::Installation;
 use crate::sealing::SecretKeys;
 use crate::sql::{self, Columns};
-use crate::tls::{self, Verify};
 
 /// Most connections of one process: a statement takes a millisecond, so ten serve thousands a
 /// second, and ten processes fit into PostgreSQL's default of 100 connections.
@@ -183,7 +183,17 @@ fn settings(url: &str, limits: &str) -> Result<(Config, MakeRustlsConnect)> {
     if config.get_application_name().is_none() {
         config.application_name("millrace");
     }
-    Ok((config, tls::connector(verify, root_file.as_deref())?))
+    Ok((config, connector(verify, root_file.as_deref())?))
+}
+
+/// TLS by the `sslmode` and `sslrootcert` of the URL; the system's authorities where no file is named.
+fn connector(verify: Verify, root_file: Option<&str>) -> Result<MakeRustlsConnect> {
+    let given = Given { authorities: root_file.unwrap_or_default(), certificate: "", key: "" };
+    let config = millrace_tls::client(verify, given).map_err(|unusable| {
+        Error::new(Code::CatalogUnreachable, format!("TLS towards the catalog: {}", unusable.why))
+            .with_remedy("Correct sslmode and sslrootcert in MILLRACE_CATALOG_URL.")
+    })?;
+    Ok(MakeRustlsConnect::new(config))
 }
 
 fn percent_decode(text: &str) -> Option<String> {

@@ -64,7 +64,6 @@ mod sql;
 pub mod state;
 pub mod streams;
 pub mod tables;
-mod tls;
 pub mod tokens;
 pub mod verifications;
 pub mod verified_ranges;

@@ -129,7 +129,7 @@ impl Clickhouse {
         // Each connection is judged again: the address of a name may change. This tells the reason, and judges
         // the URLs that hold an address.
         config.addresses.resolve(host, port, Code::DestinationUnreachable).await?;
-        let client = connector::client(&config.tls, &config.addresses)?
+        let client = connector::client(url, &config.tls, &config.addresses)?
             .with_url(url)
             .with_user(&config.user)
             .with_password(config.password.expose_secret())

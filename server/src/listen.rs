@@ -17,8 +17,7 @@ use millrace_terms::{Code, Error, Result};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -80,9 +79,9 @@ impl TlsFiles {
                 builder.with_client_cert_verifier(verifier.build().map_err(|error| unreadable(path, &error))?)
             }
         };
-        // The parser's words could quote the key.
-        let key = PrivateKeyDer::from_pem_file(&self.key)
-            .map_err(|_| unreadable(&self.key, &"it holds no private key that can be read"))?;
+        let key = content(&self.key)
+            .and_then(|pem| millrace_tls::private_key(&pem))
+            .map_err(|why| unreadable(&self.key, &why))?;
         let mut config = builder
             .with_single_cert(certificates(&self.cert)?, key)
             .map_err(|error| unreadable(&self.cert, &error))?;
@@ -92,13 +91,11 @@ impl TlsFiles {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let read =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
-    match read {
-        Ok(none) if none.is_empty() => Err(unreadable(path, &"it holds no certificate")),
-        Ok(some) => Ok(some),
-        Err(error) => Err(unreadable(path, &error)),
-    }
+    content(path).and_then(|pem| millrace_tls::certificates(&pem)).map_err(|why| unreadable(path, &why))
+}
+
+fn content(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| error.to_string())
 }
 
 fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> Error {

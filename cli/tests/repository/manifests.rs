@@ -7,15 +7,16 @@ const TERMS: &[&str] = &["terms"];
 /// Each crate with the crates of ours that it may use.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("terms", &[]),
-    ("replication", TERMS),
-    ("catalog", TERMS),
+    ("tls", &[]),
+    ("replication", &["terms", "tls"]),
+    ("catalog", &["terms", "tls"]),
     ("workflows", TERMS),
     ("proto", TERMS),
     ("embedded", TERMS),
     ("bench", &["terms", "proto", "embedded"]),
     ("activities", &["terms", "workflows", "replication", "catalog"]),
     ("worker", &["terms", "activities", "workflows", "catalog"]),
-    ("server", &["terms", "workflows", "catalog", "proto"]),
+    ("server", &["terms", "tls", "workflows", "catalog", "proto"]),
 ];
 
 #[test]

@@ -64,10 +64,32 @@ impl Source {
     }
 }
 
+/// A PostgreSQL of the test's own, for what is a setting of the whole cluster, and the address of its database.
+pub async fn own_cluster(name: &str) -> (embedded_postgres::Cluster, SourceConfig) {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication").join(std::process::id().to_string());
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = embedded_postgres::Settings {
+        name: name.into(),
+        dir: dir.join(name),
+        port,
+        password: PASSWORD.into(),
+        log: dir.join(format!("{name}.log")),
+        parameters: embedded_postgres::Settings::source_parameters(),
+    };
+    std::fs::create_dir_all(&dir).unwrap();
+    let installed = embedded_postgres::install(&Cache::open().unwrap()).unwrap();
+    let cluster = embedded_postgres::Cluster::start(&installed, &settings).await.unwrap();
+    (cluster, source_at(port, "postgres"))
+}
+
 fn source(database: &str) -> SourceConfig {
+    source_at(servers().source_port, database)
+}
+
+fn source_at(port: u16, database: &str) -> SourceConfig {
     SourceConfig {
         host: "127.0.0.1".into(),
-        port: servers().source_port,
+        port,
         user: embedded_postgres::USER.into(),
         password: PASSWORD.into(),
         database: database.into(),

@@ -1,41 +1,17 @@
 //! A source that waits for a synchronous standby. It is a setting of the whole cluster, so each test
 //! has one of its own.
 
-use std::path::Path;
 use std::time::Duration;
 
-use millrace_embedded::cache::Cache;
-use millrace_embedded::postgres::{Cluster, Settings, USER, install};
-use millrace_replication::postgres::{SourceConfig, Tls, dial, epoch};
+use millrace_embedded::postgres::Cluster;
+use millrace_replication::postgres::{dial, epoch};
 use tokio_util::sync::CancellationToken;
 
 use crate::mirror::Mirror;
-use crate::servers::Source;
-
-const PASSWORD: &str = "standby";
+use crate::servers::{Source, own_cluster};
 
 async fn cluster(name: &str) -> (Cluster, Source) {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication").join(std::process::id().to_string());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let settings = Settings {
-        name: name.into(),
-        dir: dir.join(name),
-        port,
-        password: PASSWORD.into(),
-        log: dir.join(format!("{name}.log")),
-        parameters: Settings::source_parameters(),
-    };
-    std::fs::create_dir_all(&dir).unwrap();
-    let cluster = Cluster::start(&install(&Cache::open().unwrap()).unwrap(), &settings).await.unwrap();
-    let config = SourceConfig {
-        host: "127.0.0.1".into(),
-        port,
-        user: USER.into(),
-        password: PASSWORD.into(),
-        database: "postgres".into(),
-        tls: Tls::default(),
-        addresses: Default::default(),
-    };
+    let (cluster, config) = own_cluster(name).await;
     let sql = dial(&config, "test").await.unwrap();
     sql.batch_execute("set search_path = public").await.unwrap();
     (cluster, Source { config, sql, word: format!("{name}_{}", std::process::id()) })

@@ -3,12 +3,11 @@
 
 use std::path::Path;
 
-use millrace_embedded::cache::Cache;
-use millrace_embedded::postgres::{Cluster, Settings, USER, install};
+use millrace_embedded::postgres::Cluster;
 use millrace_replication::postgres::{SourceConfig, Tls, TlsMode, dial, identify};
 use millrace_terms::{Code, Result};
 
-const PASSWORD: &str = "tls";
+use crate::servers::own_cluster;
 
 fn certificate(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/certificates").join(name);
@@ -17,27 +16,10 @@ fn certificate(name: &str) -> String {
 
 /// The cluster, with TLS by the certificate of `server`.
 async fn cluster(name: &str, server: &str) -> (Cluster, SourceConfig) {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("replication").join(std::process::id().to_string());
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let settings = Settings {
-        name: name.into(),
-        dir: dir.join(name),
-        port,
-        password: PASSWORD.into(),
-        log: dir.join(format!("{name}.log")),
-        parameters: Settings::source_parameters(),
-    };
-    std::fs::create_dir_all(&dir).unwrap();
-    let cluster = Cluster::start(&install(&Cache::open().unwrap()).unwrap(), &settings).await.unwrap();
-    let config = SourceConfig {
-        host: "localhost".into(),
-        port,
-        user: USER.into(),
-        password: PASSWORD.into(),
-        database: "postgres".into(),
-        tls: Tls { mode: TlsMode::Disable, ..Tls::default() },
-        addresses: Default::default(),
-    };
+    let (cluster, config) = own_cluster(name).await;
+    // The name that the certificates bear.
+    let tls = Tls { mode: TlsMode::Disable, ..Tls::default() };
+    let config = SourceConfig { host: "localhost".into(), tls, ..config };
     let sql = dial(&config, "test").await.unwrap();
     // By the server itself: its files belong to the user it runs as.
     for (file, source) in [
