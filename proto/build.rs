@@ -8,11 +8,13 @@ use std::path::PathBuf;
 
 use protox::prost_reflect::DescriptorPool;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "millrace/v1/access.proto",
+    "millrace/v1/batch.proto",
     "millrace/v1/doctor.proto",
     "millrace/v1/mirror.proto",
     "millrace/v1/peer.proto",
+    "millrace/v1/slot.proto",
     "millrace/v1/status.proto",
     "millrace/v1/system.proto",
     "millrace/v1/verification.proto",

@@ -39,6 +39,7 @@ mod schema;
 mod shared;
 mod snapshot;
 mod source;
+mod status;
 mod stream;
 mod streams;
 mod tables;
@@ -81,6 +82,7 @@ fn main() {
         shared::tests(),
         snapshot::tests(),
         source::tests(),
+        status::tests(),
         stream::tests(),
         streams::tests(),
         tables::tests(),

@@ -35,7 +35,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use uuid::Uuid;
 
 use crate::environment::{Environment, plan_value};
-use crate::{alive, failure, peers};
+use crate::{alive, failure, peers, slots};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -67,6 +67,9 @@ async fn look(environment: &Environment, draft: &str) -> Result<()> {
             Box::pin(look_at_mirror(&mirror, peers, former.as_deref(), &application)).await?
         }
         Draft::Stored(mirror) => standing::look(environment, &mirror, &application).await?,
+        Draft::Slot { source, slot } => {
+            look_at_slot(&environment.addresses, &source, &slot, &application).await?
+        }
     };
     environment.catalog.write_draft_result(id, &report).await
 }
@@ -78,7 +81,27 @@ async fn look_at_peer(addresses: &Arc<AddressRules>, peer: &PeerSpec, applicatio
         }
         PeerConfig::Clickhouse(config) => clickhouse_checks(&peers::destination(config, addresses)).await,
     };
-    CheckReport { checks, tables: Vec::new() }
+    CheckReport { checks, ..CheckReport::default() }
+}
+
+async fn look_at_slot(
+    addresses: &Arc<AddressRules>,
+    source: &PeerSpec,
+    name: &str,
+    application: &str,
+) -> Result<CheckReport> {
+    let source = source_config(addresses, source)?;
+    let looked = async {
+        let session = postgres::dial(&source, application).await?;
+        slot::status(&session, name).await
+    };
+    Ok(match looked.await {
+        Ok(found) => CheckReport { slot: found.map(slots::look), ..CheckReport::default() },
+        Err(error) => CheckReport {
+            checks: vec![Check::fail(Name::SourceConnection, &error)],
+            ..CheckReport::default()
+        },
+    })
 }
 
 /// Every table of users, each with what keeps it from being replicated.
@@ -101,7 +124,7 @@ async fn look_at_tables(
             tables.push(checked(&shape, None));
         }
     }
-    Ok(CheckReport { checks, tables })
+    Ok(CheckReport { checks, tables, slot: None })
 }
 
 /// Removes slots and publications of this installation that no mirror uses, or names them.
@@ -118,7 +141,7 @@ async fn clean_up(environment: &Environment, source: &PeerSpec, only_look: bool)
         }
         false => left.remove(&session, &application).await,
     };
-    Ok(CheckReport { checks, tables: Vec::new() })
+    Ok(CheckReport { checks, ..CheckReport::default() })
 }
 
 async fn look_at_mirror(
@@ -167,7 +190,7 @@ async fn look_at_mirror(
     if reachable {
         checks.extend(look_at_destinations(&destination, &plans, former.unwrap_or_default()).await);
     }
-    Ok(CheckReport { checks, tables })
+    Ok(CheckReport { checks, tables, slot: None })
 }
 
 async fn look_at_shapes(mirror: &MirrorSpec, session: &Session) -> Result<(Vec<Check>, Vec<TableShape>)> {

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use jiff::Timestamp;
 use millrace_catalog::purges::Purge;
-use millrace_catalog::streams::{SlotMeasure, Stream};
+use millrace_catalog::slots::SlotSeen;
+use millrace_catalog::streams::Stream;
 use millrace_replication::clickhouse::INSERT_SECONDS_MAX;
 use millrace_replication::postgres::{from_sql, slot};
 use millrace_terms::Result;
@@ -24,7 +26,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::environment::Environment;
 use crate::stream::LEASE;
-use crate::{alive, apart, failure};
+use crate::{alive, apart, failure, slots};
 
 /// Sources that are looked at together: one that does not answer must not hold up the others.
 const SOURCES_AT_ONCE: usize = 16;
@@ -135,11 +137,8 @@ async fn look(environment: &Environment, stream: &Stream) -> Result<()> {
     let session = environment.dial(&mirror).await?;
     session.execute(BEAT, &[]).await.map_err(|error| from_sql("writing a message into the log", &error))?;
     environment.catalog.release_holds(&stream.mirror, stream.n).await?;
-    let Some(status) = slot::status(&session, &stream.slot).await? else { return Ok(()) };
-    let measure = SlotMeasure {
-        retained_bytes: status.retained_bytes(),
-        status: status.wal_status.clone(),
-        source_wal: status.current,
-    };
-    environment.catalog.record_slot_measure(&stream.mirror, stream.n, &measure).await
+    let seen = slot::status(&session, &stream.slot)
+        .await?
+        .map(|status| SlotSeen::new(slots::look(status), Timestamp::now(), stream.slot_seen.as_ref()));
+    environment.catalog.record_slot_seen(&stream.mirror, stream.n, seen.as_ref()).await
 }

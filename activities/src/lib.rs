@@ -19,6 +19,7 @@
 //! - `reshaped`: a copy whose table is another than was planned.
 //! - `leaves`: which relations hold the rows of a table, compared with what was known.
 //! - `apart`: physical deletes and alterations of a destination table, apart from each other.
+//! - `slots`: replication slots, as the catalog keeps them.
 //! - `alive`: heartbeats, cancellation. `failure`: errors as Temporal's failures.
 //! - `metrics`: what this process did.
 //!
@@ -47,6 +48,7 @@ mod record;
 mod recovery;
 mod reshaped;
 mod resync;
+mod slots;
 mod stream;
 mod take_epoch;
 mod verify;

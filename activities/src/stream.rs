@@ -2,15 +2,18 @@
 //!
 //! - this file: the attempt. It takes the lease, ends what is left of older attempts, and runs.
 //! - `lease`: renews the lease, and tells the data plane until when it holds.
-//! - `ledger`: writes down what the data plane reports, in its order.
+//! - `ledger`: writes down what the data plane reports, in its order; `figures`: what it counts.
+//! - `looks`: regular looks at the source beside the stream.
 
 #![expect(
     dead_code,
     reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
 )]
 
+mod figures;
 mod lease;
 mod ledger;
+mod looks;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -44,7 +47,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::environment::{Destination, Environment, is_told, read_plan};
 use crate::recovery::{STREAM, judge, look, refusal};
-use crate::{alive, apart, check, failure, leaves};
+use crate::{alive, apart, check, failure};
 use ledger::{Held, Ledger, Told};
 
 /// How long the lease holds without a renewal: how long the catalog may be away before the stream
@@ -61,11 +64,6 @@ const UNDECODABLE_ATTEMPTS: u32 = 5;
 
 /// Reports that wait to be written down. The data plane waits when there are more.
 const REPORTS: usize = 256;
-
-/// Longest and shortest time between two comparisons of partitions: that is how long one may go
-/// unnoticed, and a stream that begins is told of all of them at once.
-const LEAVES_INTERVAL: Duration = Duration::from_secs(5);
-const LEAVES_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -107,44 +105,6 @@ pub(crate) async fn tell(mirror: &MirrorHandle, changed: &Notify) -> Infallible 
             tracing::debug!(error = %error, "the mirror could not be told of a change");
         }
     }
-}
-
-/// Compares the tables' partitions with those that were known: whenever the stream was told of one, and
-/// regularly, because one that is attached or detached need not be written to.
-async fn compare_leaves(
-    environment: &Environment,
-    stream: &StreamRef,
-    seen: &Notify,
-    changed: &Notify,
-) -> Infallible {
-    let mut session = None;
-    loop {
-        let _told_or_due = tokio::time::timeout(LEAVES_INTERVAL, seen.notified()).await;
-        match compare_once(environment, stream, &mut session).await {
-            Ok(true) => changed.notify_one(),
-            Ok(false) => {}
-            Err(error) => {
-                session = None;
-                tracing::warn!(error = %error, mirror = %stream.mirror, "partitions could not be compared");
-            }
-        }
-        tokio::time::sleep(LEAVES_PAUSE).await;
-    }
-}
-
-async fn compare_once(
-    environment: &Environment,
-    stream: &StreamRef,
-    session: &mut Option<Session>,
-) -> Result<bool> {
-    let mirror = environment.catalog.get_mirror(&stream.mirror).await?;
-    let open = match session.take() {
-        Some(open) => open,
-        None => environment.dial(&mirror).await?,
-    };
-    let is_due = leaves::compare(environment, &mirror, stream.stream, &open).await?;
-    *session = Some(open);
-    Ok(is_due)
 }
 
 /// Names the inserts of one attempt, so that a later one can end those still running.
@@ -197,9 +157,11 @@ async fn attempt_to_stream(
     let held = Held { lease, until };
     let leaves = Arc::new(Notify::new());
     let (stored_plans, plans_stored) = mpsc::unbounded_channel();
-    let told = Told { confirm, announce, cut, followed: stored_plans, leaves: leaves.clone() };
+    let told =
+        Told { confirm, announce, cut, followed: stored_plans, leaves: leaves.clone(), changed: &changed };
+    let (ends, log_end) = watch::channel(None);
     let policy = mirror.spec.settings.on_partition_removed;
-    let mut ledger = Ledger::new(environment, stream, held, start, told, policy, &changed);
+    let mut ledger = Ledger::new(environment, stream, held, start, told, log_end, policy);
     // The log's next GiB at once, so that the first rows need not wait.
     ledger.announce(start).await?;
     tracing::info!(mirror = %mirror_name, stream = stream.stream, lease, position = %start, "the stream begins");
@@ -217,7 +179,7 @@ async fn attempt_to_stream(
         error = lease::renew(environment, stream, lease, hold) => return Err(error),
         never = tell(&workflow, &changed) => match never {},
         never = apart::count_stored(environment, plans_stored, plans) => match never {},
-        never = compare_leaves(environment, stream, &leaves, &changed) => match never {},
+        never = looks::look(environment, stream, &leaves, &changed, ends) => match never {},
     };
     let ended = ended.map_err(|panic| Error::new(Code::Internal, format!("the stream panicked: {panic}")))?;
     kept?;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::connection::Catalog;
 use crate::errors;
 use crate::sealing::Sealed;
+use crate::slots::SlotLook;
 use crate::spec::{MirrorSpec, PeerSpec};
 use crate::sql::{self, Columns};
 
@@ -46,6 +47,13 @@ pub enum Draft {
     },
     /// A mirror that is stored, by its name: as it is now.
     Stored(String),
+    /// A replication slot of a source.
+    Slot {
+        /// The source.
+        source: Box<PeerSpec>,
+        /// Name of the slot.
+        slot: String,
+    },
 }
 
 /// What was found.
@@ -55,6 +63,9 @@ pub struct CheckReport {
     pub checks: Vec<Check>,
     /// The tables: those of the mirror that exist, or all of the source.
     pub tables: Vec<CheckedTable>,
+    /// The replication slot that was looked at, if it is there.
+    #[serde(default)]
+    pub slot: Option<SlotLook>,
 }
 
 /// A table that was looked at.

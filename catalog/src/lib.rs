@@ -8,6 +8,7 @@
 //! - [`difference`]: how two specs differ, in words and without secrets.
 //! - [`sealing`]: secrets as they are stored.
 //! - [`failure`]: a failure as it is stored.
+//! - [`slots`]: replication slots as they are seen, and how fast they fill.
 //!
 //! The database:
 //! - [`migration`]: brings the schema up to date.
@@ -58,6 +59,7 @@ pub mod retention;
 pub mod rotation;
 pub mod sealing;
 pub mod sharing;
+pub mod slots;
 pub mod spec;
 pub mod spread;
 mod sql;

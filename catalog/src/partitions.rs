@@ -205,7 +205,7 @@ impl Catalog {
         bytes: u64,
         read_end: Lsn,
     ) -> Result<()> {
-        let set = "state = 'DONE', lease_until = null, finished_at = now(),
+        let set = "state = 'DONE', lease_until = null, finished_at = clock_timestamp(),
             rows = $5, bytes = $6, read_end = $7";
         // Also if it is done: an answer that was lost is asked for again.
         self.change_partition(
@@ -268,7 +268,7 @@ const STANDING: &str = "
     ) as leased";
 
 const CLAIM: &str = "
-    update partitions set state = 'LEASED', lease_owner = $3, rows = 0, bytes = 0,
+    update partitions set state = 'LEASED', lease_owner = $3, rows = 0, bytes = 0, claimed_at = clock_timestamp(),
         lease_until = clock_timestamp() + make_interval(secs => $4)
     where table_id = $1 and copy_no = $2 and no = (
         select no from partitions where table_id = $1 and copy_no = $2 and state <> 'DONE'

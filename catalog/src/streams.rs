@@ -16,6 +16,7 @@ use tokio_postgres::Row;
 use crate::connection::Catalog;
 use crate::errors;
 use crate::failure::Failure;
+use crate::slots::SlotSeen;
 use crate::sql::{self, Columns, Numeric};
 use crate::state::Verdict;
 
@@ -61,12 +62,16 @@ pub struct Stream {
     pub source_wal: Option<Lsn>,
     /// When that was seen.
     pub source_wal_at: Option<Timestamp>,
-    /// Bytes of log that the source keeps for the slot.
-    pub slot_retained_bytes: Option<u64>,
-    /// `wal_status` of the slot.
-    pub slot_status: Option<String>,
-    /// When the slot was measured.
-    pub slot_measured_at: Option<Timestamp>,
+    /// When an attempt held the lease last.
+    pub attended_at: Option<Timestamp>,
+    /// Every commit until then, by the source's clock, is in the destination.
+    pub caught_up_at: Option<Timestamp>,
+    /// When the position moved last.
+    pub moved_at: Option<Timestamp>,
+    /// Rows written per second over the last minute, as its last attempt said.
+    pub rows_per_s: f64,
+    /// The slot, as housekeeping saw it last; none before, and when it is not there.
+    pub slot_seen: Option<SlotSeen>,
 }
 
 impl Stream {
@@ -80,13 +85,19 @@ impl Stream {
         Some(self.source_wal?.bytes_since(self.position?))
     }
 
-    /// How far the destination is behind at `now`: nothing if all of the source's log is written,
-    /// else the age of the last transaction written.
+    /// How far the destination is behind at `now`: nothing if all of the source's log is written, else the
+    /// time since which commits may be missing. Of a quiet mirror the last commit is old and says nothing:
+    /// what counts is until when the log is known to be written.
     pub fn lag_time(&self, now: Timestamp) -> Option<SignedDuration> {
         match self.lag_bytes()? {
             0 => Some(SignedDuration::ZERO),
-            _ => Some(now.duration_since(self.last_commit_at?).max(SignedDuration::ZERO)),
+            _ => Some(now.duration_since(self.complete_until()?).max(SignedDuration::ZERO)),
         }
+    }
+
+    /// Every commit until then, by the source's clock, is in the destination.
+    fn complete_until(&self) -> Option<Timestamp> {
+        self.last_commit_at.max(self.caught_up_at)
     }
 }
 
@@ -112,7 +123,7 @@ pub struct SlotFacts {
 }
 
 /// How far a stream is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
     /// Up to here every commit is in the destination. It never goes back, but for the copy of an
     /// append-only table (see `append`).
@@ -121,17 +132,10 @@ pub struct Progress {
     pub last_commit_at: Option<Timestamp>,
     /// The end of the source's log; none if not known.
     pub source_wal: Option<Lsn>,
-}
-
-/// The slot, as housekeeping measures it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotMeasure {
-    /// Bytes of log that the source keeps for it.
-    pub retained_bytes: u64,
-    /// `wal_status` of the slot.
-    pub status: String,
-    /// The end of the source's log.
-    pub source_wal: Lsn,
+    /// Every commit until then, by the source's clock, is before the position; none if not known.
+    pub caught_up_at: Option<Timestamp>,
+    /// Rows written per second over the last minute.
+    pub rows_per_s: f64,
 }
 
 impl Catalog {
@@ -156,6 +160,13 @@ impl Catalog {
     pub async fn list_streams(&self) -> Result<Vec<Stream>> {
         let sql = format!("{SELECT} order by mirror, n");
         sql::rows(&self.client().await?, &sql, &[]).await?.iter().map(read).collect()
+    }
+
+    /// The stream that uses a slot of a source; none if no mirror does.
+    pub async fn stream_of_slot(&self, source: &str, slot: &str) -> Result<Option<Stream>> {
+        let sql =
+            format!("{SELECT} where slot = $2 and mirror in (select name from mirrors where source = $1)");
+        sql::row(&self.client().await?, &sql, &[&source, &slot]).await?.as_ref().map(read).transpose()
     }
 
     /// Writes down the slot. What is there already stays: the position may have moved since.
@@ -184,7 +195,7 @@ impl Catalog {
         let row = sql::row(
             &self.client().await?,
             "update streams set lease = lease + 1, fenced_until = greatest(fenced_until, lease_until),
-                lease_until = clock_timestamp() + make_interval(secs => $3)
+                lease_until = clock_timestamp() + make_interval(secs => $3), attended_at = clock_timestamp()
              where mirror = $1 and n = $2
              returning lease, coalesce(
                 extract(epoch from fenced_until - clock_timestamp()), 0)::double precision as previous",
@@ -214,7 +225,8 @@ impl Catalog {
     /// # Errors
     /// LEASE_LOST.
     pub async fn renew_lease(&self, mirror: &str, n: u32, lease: i64, ttl: Duration) -> Result<()> {
-        let set = "lease_until = clock_timestamp() + make_interval(secs => $4)";
+        let set =
+            "lease_until = clock_timestamp() + make_interval(secs => $4), attended_at = clock_timestamp()";
         self.change(mirror, n, lease, set, &[&ttl.as_secs_f64()]).await
     }
 
@@ -223,7 +235,7 @@ impl Catalog {
     /// # Errors
     /// LEASE_LOST.
     pub async fn release_lease(&self, mirror: &str, n: u32, lease: i64) -> Result<()> {
-        self.change(mirror, n, lease, "lease_until = null", &[]).await
+        self.change(mirror, n, lease, "lease_until = null, attended_at = clock_timestamp()", &[]).await
     }
 
     /// Writes down how far the stream is, and gives what may be acknowledged to the source: what was
@@ -239,15 +251,27 @@ impl Catalog {
         lease: i64,
         progress: &Progress,
     ) -> Result<Lsn> {
+        // The end of the log was perhaps seen further on by somebody who asked for it: a walsender tells
+        // how far it has read.
         let sql = "update streams set position = greatest(position, $4), position_at = now(),
-            last_commit_at = coalesce($5, last_commit_at), source_wal = coalesce($6, source_wal),
-            source_wal_at = case when $6 is null then source_wal_at else now() end
+            moved_at = case when $4 > position or position is null then now() else moved_at end,
+            last_commit_at = coalesce($5, last_commit_at), source_wal = greatest(source_wal, $6),
+            source_wal_at = case when $6 is null then source_wal_at else now() end,
+            caught_up_at = coalesce($7, caught_up_at), rows_per_s = $8
             where mirror = $1 and n = $2 and lease = $3 returning least(position, hold) as acknowledged";
-        let Progress { position, last_commit_at, source_wal } = progress;
+        let Progress { position, last_commit_at, source_wal, caught_up_at, rows_per_s } = progress;
         let source_wal = source_wal.map(sql::pg_lsn);
         let position = sql::pg_lsn(*position);
-        let parameters: sql::Params<'_> =
-            &[&mirror, &sql::integer(n), &lease, &position, last_commit_at, &source_wal];
+        let parameters: sql::Params<'_> = &[
+            &mirror,
+            &sql::integer(n),
+            &lease,
+            &position,
+            last_commit_at,
+            &source_wal,
+            caught_up_at,
+            rows_per_s,
+        ];
         let row = sql::row(&self.client().await?, sql, parameters).await?;
         let lost =
             || errors::lease_lost(format_args!("stream {n} of mirror {mirror}")).with("mirror", mirror);
@@ -290,20 +314,15 @@ impl Catalog {
         if changed > 0 { Ok(()) } else { Err(not_found(mirror, n)) }
     }
 
-    /// Writes down what housekeeping measured of a slot.
-    pub async fn record_slot_measure(&self, mirror: &str, n: u32, measure: &SlotMeasure) -> Result<()> {
+    /// Writes down how housekeeping saw a slot; none if it is not there.
+    pub async fn record_slot_seen(&self, mirror: &str, n: u32, seen: Option<&SlotSeen>) -> Result<()> {
+        let source_wal = seen.map(|seen| sql::pg_lsn(seen.look.current));
         sql::execute(
             &self.client().await?,
-            "update streams set slot_retained_bytes = $3, slot_status = $4, slot_measured_at = now(),
-                source_wal = greatest(source_wal, $5), source_wal_at = now()
+            "update streams set slot_seen = $3, source_wal = greatest(source_wal, $4),
+                source_wal_at = case when $4 is null then source_wal_at else now() end
              where mirror = $1 and n = $2",
-            &[
-                &mirror,
-                &sql::integer(n),
-                &sql::bigint(measure.retained_bytes),
-                &measure.status,
-                &sql::pg_lsn(measure.source_wal),
-            ],
+            &[&mirror, &sql::integer(n), &seen.map(sql::json), &source_wal],
         )
         .await
         .map(drop)
@@ -340,7 +359,7 @@ macro_rules! columns {
     () => {
         "mirror, n, slot, publication, system_id, timeline, position, hold, position_at, lease, lease_until, base,
             written_below, verdict, reason, verdict_since, last_commit_at, source_wal, source_wal_at,
-            slot_retained_bytes, slot_status, slot_measured_at"
+            attended_at, caught_up_at, moved_at, rows_per_s, slot_seen"
     };
 }
 
@@ -370,9 +389,11 @@ fn read(row: &Row) -> Result<Stream> {
         last_commit_at: columns.time_opt("last_commit_at")?,
         source_wal: columns.lsn_opt("source_wal")?,
         source_wal_at: columns.time_opt("source_wal_at")?,
-        slot_retained_bytes: columns.count_opt("slot_retained_bytes")?,
-        slot_status: columns.get("slot_status")?,
-        slot_measured_at: columns.time_opt("slot_measured_at")?,
+        attended_at: columns.time_opt("attended_at")?,
+        caught_up_at: columns.time_opt("caught_up_at")?,
+        moved_at: columns.time_opt("moved_at")?,
+        rows_per_s: columns.get("rows_per_s")?,
+        slot_seen: columns.json_opt("slot_seen")?,
     })
 }
 

@@ -65,12 +65,16 @@ pub struct Table {
     pub updates: u64,
     /// Rows deleted by the stream.
     pub deletes: u64,
+    /// TRUNCATEs that the stream carried out.
+    pub truncates: u64,
     /// Bytes that the stream sent.
     pub bytes_streamed: u64,
     /// The session or prepared transaction that the copy waits for, in words.
     pub blocked_by: Option<String>,
     /// How far that copy is, or was when it ended.
     pub copy: CopyProgress,
+    /// Rows per second of a copy that runs, over the last minute; none in its first second.
+    pub copy_rows_per_s: Option<f64>,
     /// What is left to do for it since it was added or removed.
     pub edit: Option<TableEdit>,
     /// Values that became NULL because ClickHouse cannot hold them, by the names of columns on the source.
@@ -103,6 +107,8 @@ pub struct TableChanges {
     pub updates: u64,
     /// Rows deleted.
     pub deletes: u64,
+    /// TRUNCATEs carried out.
+    pub truncates: u64,
     /// Bytes sent.
     pub bytes: u64,
 }
@@ -270,15 +276,17 @@ impl Catalog {
         sql::execute(
             &self.client().await?,
             "update mirror_tables t set inserts = t.inserts + c.inserts, updates = t.updates + c.updates,
-                deletes = t.deletes + c.deletes, bytes_streamed = t.bytes_streamed + c.bytes
-             from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-                as c (id, inserts, updates, deletes, bytes)
+                deletes = t.deletes + c.deletes, truncates = t.truncates + c.truncates,
+                bytes_streamed = t.bytes_streamed + c.bytes
+             from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+                as c (id, inserts, updates, deletes, truncates, bytes)
              where t.id = c.id",
             &[
                 &ids,
                 &column(|c| c.inserts),
                 &column(|c| c.updates),
                 &column(|c| c.deletes),
+                &column(|c| c.truncates),
                 &column(|c| c.bytes),
             ],
         )
@@ -359,18 +367,26 @@ pub(crate) async fn edited(client: &impl GenericClient, mirror: &str) -> Result<
     sql::rows(client, &sql, &[&mirror]).await?.iter().map(read).collect()
 }
 
-/// The progress of a copy is summed up only where one runs: its partitions are found by the primary key.
+/// The progress of a copy is summed up only where one runs: its partitions are found by the primary key. Its
+/// rate is that of the last minute: of each partition so many rows as fall into it, if they came evenly.
 const SELECT: &str = "
     select t.id, t.mirror, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.made, t.state, t.state_since,
         t.error, t.copy_no, t.copying, t.epoch, t.read_end, t.copy_started_at, t.copy_finished_at, t.floor,
-        t.rows_copied, t.bytes_copied, t.partitions_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.bytes_streamed,
-        t.blocked_by, t.edit, t.nulled, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done
+        t.rows_copied, t.bytes_copied, t.partitions_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.truncates,
+        t.bytes_streamed,
+        t.blocked_by, t.edit, t.nulled, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done,
+        p.rows_per_s
     from mirror_tables t left join lateral (
         select count(*) as partitions, count(*) filter (where state = 'DONE') as done,
             count(*) filter (where state = 'LEASED' and lease_until >= now()) as leased,
             coalesce(sum(rows), 0)::bigint as rows, coalesce(sum(bytes), 0)::bigint as bytes,
             coalesce(sum(bytes_planned), 0)::bigint as planned,
-            coalesce(sum(bytes_planned) filter (where state = 'DONE'), 0)::bigint as planned_done
+            coalesce(sum(bytes_planned) filter (where state = 'DONE'), 0)::bigint as planned_done,
+            case when min(claimed_at) < now() - interval '1 s' then
+                sum(rows * greatest(0, extract(epoch from
+                        coalesce(finished_at, now()) - greatest(claimed_at, now() - interval '1 min')))
+                    / greatest(0.001, extract(epoch from coalesce(finished_at, now()) - claimed_at)))
+                / least(60, extract(epoch from now() - min(claimed_at))) end::double precision as rows_per_s
         from partitions where table_id = t.id and copy_no = t.copy_no
     ) p on t.copying";
 
@@ -408,9 +424,11 @@ fn read(row: &Row) -> Result<Table> {
         inserts: columns.count("inserts")?,
         updates: columns.count("updates")?,
         deletes: columns.count("deletes")?,
+        truncates: columns.count("truncates")?,
         bytes_streamed: columns.count("bytes_streamed")?,
         blocked_by: columns.get("blocked_by")?,
         copy,
+        copy_rows_per_s: if copying { columns.get("rows_per_s")? } else { None },
         edit: columns.word_opt("edit")?,
         nulled: columns.json("nulled")?,
     })

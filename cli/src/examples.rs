@@ -33,6 +33,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("mirror resync", &["millrace mirror resync shop"]),
     ("mirror drop", &["millrace mirror drop shop", "millrace mirror drop shop --drop-destination --yes"]),
     ("mirror watch", &["millrace mirror watch shop", "millrace mirror watch shop -o json"]),
+    ("mirror batches", &["millrace mirror batches shop", "millrace mirror batches shop -n 360 -o json"]),
     ("mirror logs", &["millrace mirror logs shop", "millrace mirror logs shop -n 20 --follow"]),
     ("table pause", &["millrace table pause shop public.orders"]),
     ("table resume", &["millrace table resume shop public.orders"]),

@@ -9,6 +9,7 @@ mod apply;
 mod checks;
 mod doctor;
 mod edits;
+mod figures;
 mod mirrors;
 mod peers;
 mod verify;

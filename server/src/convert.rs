@@ -6,5 +6,6 @@ pub(crate) mod access;
 pub(crate) mod filter;
 pub(crate) mod mirror;
 pub(crate) mod peer;
+pub(crate) mod stream;
 pub(crate) mod verification;
 pub(crate) mod view;

@@ -183,6 +183,7 @@ service! {
         delete_peer "DeletePeer" (DeletePeerRequest) -> DeletePeerResponse;
         cleanup_peer "CleanupPeer" (CleanupPeerRequest) -> CleanupPeerResponse;
         validate_peer "ValidatePeer" (ValidatePeerRequest) -> ValidatePeerResponse;
+        get_replication_slot "GetReplicationSlot" (GetReplicationSlotRequest) -> ReplicationSlot;
         list_source_tables "ListSourceTables" (ListSourceTablesRequest) -> ListSourceTablesResponse;
     }
 }
@@ -203,6 +204,7 @@ service! {
         resume_table "ResumeTable" (ResumeTableRequest) -> Mirror;
         drop_table "DropTable" (DropTableRequest) -> Mirror;
         list_mirror_events "ListMirrorEvents" (ListMirrorEventsRequest) -> ListMirrorEventsResponse;
+        list_batches "ListBatches" (ListBatchesRequest) -> ListBatchesResponse;
         verify_mirror "VerifyMirror" (VerifyMirrorRequest) -> Verification;
         get_verification "GetVerification" (GetVerificationRequest) -> Verification;
         cancel_verification "CancelVerification" (CancelVerificationRequest) -> Verification;

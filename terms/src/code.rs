@@ -192,6 +192,9 @@ codes! {
     /// The mirror's replication slot is gone or invalidated.
     SlotLost = "SLOT_LOST", DataLoss, stop,
         "Resume the mirror: it makes a new slot and copies every table again, because changes since the last position are gone. To have that done without asking, set on_slot_lost: resync.";
+    /// The source has no replication slot of that name.
+    SlotNotFound = "SLOT_NOT_FOUND", NotFound, stop,
+        "See the names by `SELECT slot_name FROM pg_replication_slots;` on the source; `millrace mirror get NAME` shows those of a mirror.";
     /// The mirror's replication slot is held by a session that is not ours.
     SlotInUse = "SLOT_IN_USE", FailedPrecondition, retry,
         "End the session that the message names, or give the mirror another slot.";

@@ -40,7 +40,7 @@ pub(super) async fn look(environment: &Environment, name: &str, application: &st
             Err(error) => checks.push(Check::fail(Name::DestinationConnection, &error)),
         }
     }
-    Ok(CheckReport { checks, tables: Vec::new() })
+    Ok(CheckReport { checks, ..CheckReport::default() })
 }
 
 async fn look_at_source(mirror: &Mirror, session: &Session) -> Result<Vec<Check>> {

@@ -24,9 +24,11 @@ fn stream(position: u64, written_below: u64) -> Stream {
         last_commit_at: None,
         source_wal: None,
         source_wal_at: None,
-        slot_retained_bytes: None,
-        slot_status: None,
-        slot_measured_at: None,
+        attended_at: None,
+        caught_up_at: None,
+        moved_at: None,
+        rows_per_s: 0.0,
+        slot_seen: None,
     }
 }
 

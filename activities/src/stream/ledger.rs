@@ -27,6 +27,8 @@ use crate::apart::Stored;
 use crate::environment::{Environment, plan_value};
 use crate::leaves::resynced;
 use crate::metrics::StreamLabels;
+use crate::stream::figures::{Marks, Meter};
+use crate::stream::looks::LogEnd;
 
 /// Time between two writes of the position. Repeats are harmless, and the catalog has others to
 /// serve.
@@ -48,10 +50,8 @@ pub(super) struct Ledger<'a> {
     lease: i64,
     /// Until when, by our own clock.
     until: watch::Receiver<Instant>,
-    told: Told,
+    told: Told<'a>,
     on_partition_removed: OnPartitionRemoved,
-    /// Notified when the state of a table changed.
-    changed: &'a Notify,
     progress: Progress,
     /// What the catalog has of it.
     written: Progress,
@@ -60,6 +60,9 @@ pub(super) struct Ledger<'a> {
     nulled: BTreeMap<i64, Nulled>,
     batch: NewBatch,
     batch_begun: Instant,
+    meter: Meter,
+    marks: Marks,
+    log_end: watch::Receiver<LogEnd>,
     verdict: Option<Verdict>,
     /// Why an insert is being tried again; none when one succeeded since.
     waiting: Option<Error>,
@@ -73,8 +76,8 @@ pub(super) struct Held {
     pub(super) until: watch::Receiver<Instant>,
 }
 
-/// What the data plane is told when it is stored.
-pub(super) struct Told {
+/// What the data plane, and the mirror, are told when it is stored.
+pub(super) struct Told<'a> {
     /// The position.
     pub(super) confirm: watch::Sender<Lsn>,
     /// Rows of commits below it may be written.
@@ -85,6 +88,8 @@ pub(super) struct Told {
     pub(super) leaves: Arc<Notify>,
     /// The plans that are stored.
     pub(super) followed: mpsc::UnboundedSender<Stored>,
+    /// Notified when the state of a table changed.
+    pub(super) changed: &'a Notify,
 }
 
 impl<'a> Ledger<'a> {
@@ -93,11 +98,11 @@ impl<'a> Ledger<'a> {
         stream: &'a StreamRef,
         held: Held,
         start: Lsn,
-        told: Told,
+        told: Told<'a>,
+        log_end: watch::Receiver<LogEnd>,
         on_partition_removed: OnPartitionRemoved,
-        changed: &'a Notify,
     ) -> Self {
-        let progress = Progress { position: start, last_commit_at: None, source_wal: None };
+        let progress = Progress { position: start, ..Progress::default() };
         Self {
             environment,
             stream,
@@ -105,13 +110,15 @@ impl<'a> Ledger<'a> {
             until: held.until,
             told,
             on_partition_removed,
-            changed,
             progress,
             written: progress,
             changes: BTreeMap::new(),
             nulled: BTreeMap::new(),
-            batch: NewBatch::default(),
+            batch: begin_batch(start),
             batch_begun: Instant::now(),
+            meter: Meter::new(Instant::now()),
+            marks: Marks::new(),
+            log_end,
             verdict: None,
             waiting: None,
         }
@@ -142,17 +149,20 @@ impl<'a> Ledger<'a> {
         match report {
             Report::Position { lsn, committed_at } => {
                 self.progress.position = self.progress.position.max(lsn);
-                self.progress.last_commit_at = committed_at.and_then(time).or(self.progress.last_commit_at);
+                let committed_at = committed_at.and_then(time);
+                self.progress.last_commit_at = committed_at.or(self.progress.last_commit_at);
+                self.batch.first_commit_at = self.batch.first_commit_at.or(committed_at);
+                self.batch.last_commit_at = committed_at.or(self.batch.last_commit_at);
             }
             Report::WalEnd { lsn, .. } => {
-                self.progress.source_wal = Some(lsn);
+                self.progress.source_wal = self.progress.source_wal.max(Some(lsn));
                 self.announce(lsn).await?;
             }
             Report::TableFailed { id, error } => self.table_failed(id, &error).await?,
             Report::ResyncNeeded { id, reason } => {
                 let (catalog, lease) = (&self.environment.catalog, self.lease);
                 until_stored(|| catalog.ask_resync(id, Some(lease), &reason)).await?;
-                self.changed.notify_one();
+                self.told.changed.notify_one();
             }
             Report::LeavesSeen { .. } => self.told.leaves.notify_one(),
             Report::PartTruncated { id, reason } => self.part_truncated(id, &reason).await?,
@@ -162,6 +172,7 @@ impl<'a> Ledger<'a> {
                 let lease = self.lease;
                 until_stored(|| catalog.raise_streamed_floor(id, lease, version)).await?;
                 fault::here(Point::TruncateFloorStored);
+                self.changes_of(id).truncates += 1;
             }
             Report::Ahead { lsn } => self.announce(lsn).await?,
             Report::Cut { id, cut } => {
@@ -174,8 +185,8 @@ impl<'a> Ledger<'a> {
             }
             Report::Written { below } => self.settle(below).await,
             Report::Flushed { id, counts, bytes, nulled, took } => {
-                let changes =
-                    self.changes.entry(id).or_insert(TableChanges { table_id: id, ..Default::default() });
+                self.meter.add(Instant::now(), counts.inserts + counts.updates + counts.deletes);
+                let changes = self.changes_of(id);
                 changes.inserts += counts.inserts;
                 changes.updates += counts.updates;
                 changes.deletes += counts.deletes;
@@ -190,6 +201,10 @@ impl<'a> Ledger<'a> {
             Report::Waiting { error, .. } => self.waiting = Some(error),
         }
         Ok(())
+    }
+
+    fn changes_of(&mut self, id: i64) -> &mut TableChanges {
+        self.changes.entry(id).or_insert(TableChanges { table_id: id, ..Default::default() })
     }
 
     /// Announces that rows up to a step beyond `lsn` may be sent from now on.
@@ -215,7 +230,7 @@ impl<'a> Ledger<'a> {
             OnPartitionRemoved::Resync => {
                 let reason = resynced(what);
                 until_stored(|| catalog.ask_resync(id, Some(lease), &reason)).await?;
-                self.changed.notify_one();
+                self.told.changed.notify_one();
             }
             OnPartitionRemoved::Keep => {
                 let event = NewEvent::info(&self.stream.mirror, &format!("{what}: the rows stay"));
@@ -241,7 +256,7 @@ impl<'a> Ledger<'a> {
         // Nobody listens any more when the attempt ends, and nothing is altered then.
         let _ended = self.told.followed.send(Stored { table_id: id, altering });
         if !changes.is_empty() {
-            self.changed.notify_one();
+            self.told.changed.notify_one();
         }
         Ok(())
     }
@@ -277,7 +292,7 @@ impl<'a> Ledger<'a> {
             None => event,
         };
         until_stored(|| catalog.add_event(&event)).await?;
-        self.changed.notify_one();
+        self.told.changed.notify_one();
         Ok(())
     }
 
@@ -285,6 +300,7 @@ impl<'a> Ledger<'a> {
     /// catalog stays away, the lease runs out, and that ends the stream.
     async fn write(&mut self) -> Result<()> {
         self.check_held()?;
+        self.measure_progress();
         if self.progress != self.written {
             let (catalog, StreamRef { mirror, stream }) = (&self.environment.catalog, self.stream);
             match catalog.advance_position(mirror, *stream, self.lease, &self.progress).await {
@@ -307,6 +323,18 @@ impl<'a> Ledger<'a> {
             self.write_batch().await?;
         }
         Ok(())
+    }
+
+    /// How fast rows come, and until when everything has come.
+    fn measure_progress(&mut self) {
+        self.progress.rows_per_s = self.meter.rows_per_s(Instant::now());
+        if self.log_end.has_changed().unwrap_or(false)
+            && let Some((end, at)) = *self.log_end.borrow_and_update()
+        {
+            self.marks.see(end, at);
+            self.progress.source_wal = self.progress.source_wal.max(Some(end));
+        }
+        self.progress.caught_up_at = self.marks.reached(self.progress.position);
     }
 
     fn measure(&self) {
@@ -334,6 +362,8 @@ impl<'a> Ledger<'a> {
             self.batch.inserts += change.inserts;
             self.batch.updates += change.updates;
             self.batch.deletes += change.deletes;
+            self.batch.truncates += change.truncates;
+            self.batch.tables.insert(change.table_id);
             self.batch.bytes += change.bytes;
             metrics.streamed_rows.get_or_create(&labels).inc_by(rows);
             metrics.streamed_bytes.get_or_create(&labels).inc_by(change.bytes);
@@ -355,14 +385,14 @@ impl<'a> Ledger<'a> {
     async fn write_batch(&mut self) -> Result<()> {
         let catalog = &self.environment.catalog;
         let StreamRef { mirror, stream } = self.stream;
-        let batch = std::mem::take(&mut self.batch);
+        let batch = std::mem::replace(&mut self.batch, begin_batch(self.written.position));
         self.batch_begun = Instant::now();
         let (verdict, reason) = match &self.waiting {
             Some(error) => (Verdict::Stalled, Some(error)),
-            None if batch.flushes > 0 => (Verdict::Healthy, None),
+            None if !batch.is_empty() => (Verdict::Healthy, None),
             None => (Verdict::Idle, None),
         };
-        if batch.flushes > 0 {
+        if !batch.is_empty() {
             self.environment
                 .metrics
                 .flushes
@@ -382,6 +412,11 @@ impl<'a> Ledger<'a> {
         }
         Ok(())
     }
+}
+
+/// Begins a period at a position.
+fn begin_batch(position: Lsn) -> NewBatch {
+    NewBatch { start_position: Some(position), started_at: Some(Timestamp::now()), ..NewBatch::default() }
 }
 
 /// Tries until it is stored. If the catalog stays away, the lease runs out, and that ends the stream.

@@ -2,6 +2,7 @@
 //!
 //! I/O rim.
 
+mod batches;
 mod create;
 mod logs;
 mod progress;
@@ -63,6 +64,8 @@ enum MirrorCommand {
     Watch(Named),
     /// Compare tables with their sources, row by row, while the mirror streams; mend them if asked to
     Verify(verify::VerifyArguments),
+    /// Show what the streams of a mirror did, a line for some 10 s in which they did something
+    Batches(batches::BatchesArguments),
     /// Show what happened to a mirror
     Logs(logs::LogsArguments),
 }
@@ -135,6 +138,9 @@ pub async fn run(arguments: MirrorArguments) -> anyhow::Result<ExitCode> {
             watch::run(&mut Client::connect(link).await?, &name, output).await?;
         }
         MirrorCommand::Verify(arguments) => return verify::run(link, arguments, output).await,
+        MirrorCommand::Batches(arguments) => {
+            batches::run(&mut Client::connect(link).await?, arguments, output).await?;
+        }
         MirrorCommand::Logs(arguments) => {
             logs::run(&mut Client::connect(link).await?, arguments, output).await?;
         }

@@ -23,7 +23,10 @@ pub(super) fn mirror(mirror: &Mirror) -> String {
     if let Some(error) = &mirror.error {
         lines.push(format!("error: {}\n remedy: {}\n   code: {}", error.message, error.remedy, error.code));
     }
-    lines.extend(mirror.streams.iter().map(stream_line));
+    for stream in &mirror.streams {
+        lines.push(stream_line(stream));
+        lines.extend(slot_line(stream));
+    }
     lines.push(String::new());
     lines.push(tables(&mirror.tables, mirror.streams.len() > 1));
     lines.extend(mirror.tables.iter().filter_map(|table| {
@@ -51,6 +54,31 @@ pub(super) fn stream_line(stream: &Stream) -> String {
         line.push_str(&format!(", slot {}", stream.slot));
     }
     line
+}
+
+/// The replication slot of a stream, and when it is full, on a line below the stream's.
+fn slot_line(stream: &Stream) -> Option<String> {
+    let slot = stream.replication_slot.as_ref()?;
+    let mut line = format!(
+        "  slot: {}, {}, holds {} of the log",
+        if slot.active { "active" } else { "nobody streams from it" },
+        slot.wal_status,
+        figures::bytes(slot.retained_bytes)
+    );
+    match slot.limit_bytes {
+        Some(limit) => line.push_str(&format!(" of {} at most", figures::bytes(limit))),
+        None => line.push_str(", without a limit"),
+    }
+    if let Some(growth) = slot.growth_bytes_per_second.filter(|growth| *growth >= 1.0) {
+        line.push_str(&format!(", grows by {}/s", figures::bytes(growth as i64)));
+    }
+    if let Some(seconds) = slot.seconds_to_limit {
+        line.push_str(&format!(", reaches its limit in {}", figures::duration(seconds)));
+    }
+    if !slot.invalidation_reason.is_empty() {
+        line.push_str(&format!(", invalidated: {}", slot.invalidation_reason));
+    }
+    Some(line)
 }
 
 /// How a stream fares, with the reason if it does not.
@@ -84,6 +112,7 @@ fn tables(tables: &[Table], spread: bool) -> String {
         Column::Number("INSERTS"),
         Column::Number("UPDATES"),
         Column::Number("DELETES"),
+        Column::Number("TRUNCATES"),
         Column::Text("NOTE"),
     ];
     if spread {
@@ -99,6 +128,7 @@ fn tables(tables: &[Table], spread: bool) -> String {
             figures::count(table.inserts),
             figures::count(table.updates),
             figures::count(table.deletes),
+            figures::count(table.truncates),
             note(table),
         ];
         if spread {
@@ -193,6 +223,15 @@ pub(super) mod tests {
             lag_bytes: Some(2048),
             lag_seconds: Some(0.25),
             verdict: stream::Verdict::Healthy.into(),
+            replication_slot: Some(v1::ReplicationSlot {
+                active: true,
+                wal_status: "reserved".into(),
+                retained_bytes: 3 << 30,
+                limit_bytes: Some(10 << 30),
+                growth_bytes_per_second: Some(1_048_576.0),
+                seconds_to_limit: Some(7_168.0),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         Mirror {
@@ -211,10 +250,11 @@ pub(super) mod tests {
         insta::assert_snapshot!(super::mirror(&shop()), @r"
         shop  DEGRADED  shop-pg -> warehouse
         stream 0: HEALTHY, position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+          slot: active, reserved, holds 3.0 GiB of the log of 10.0 GiB at most, grows by 1.0 MiB/s, reaches its limit in 119 min
 
-        TABLE          DESTINATION  STATE     COPIED   %  INSERTS  UPDATES  DELETES  NOTE
-        public.orders  orders       COPYING  120,000  60        0        0        0
-        public.log     log          ERROR          0   -        0        0        0  TABLE_SCHEMA_CHANGED
+        TABLE          DESTINATION  STATE     COPIED   %  INSERTS  UPDATES  DELETES  TRUNCATES  NOTE
+        public.orders  orders       COPYING  120,000  60        0        0        0          0
+        public.log     log          ERROR          0   -        0        0        0          0  TABLE_SCHEMA_CHANGED
 
         public.log: the key changed
          remedy: Resync the table.
@@ -240,12 +280,15 @@ pub(super) mod tests {
         insta::assert_snapshot!(super::mirror(&mirror), @r"
         shop  DEGRADED  shop-pg -> warehouse
         stream 0: HEALTHY, position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+          slot: active, reserved, holds 3.0 GiB of the log of 10.0 GiB at most, grows by 1.0 MiB/s, reaches its limit in 119 min
         stream 1: HEALTHY, position 0/1A2B3C, lag 5.0 MiB, 0.2 s, slot millrace_a1b2c3_shop
+          slot: active, reserved, holds 3.0 GiB of the log of 10.0 GiB at most, grows by 1.0 MiB/s, reaches its limit in 119 min
         stream 2: STALLED (SLOT_IN_USE: another), position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+          slot: active, reserved, holds 3.0 GiB of the log of 10.0 GiB at most, grows by 1.0 MiB/s, reaches its limit in 119 min
 
-        TABLE          DESTINATION  STATE    STREAM   COPIED   %  INSERTS  UPDATES  DELETES  NOTE
-        public.orders  orders       COPYING       0  120,000  60        0        0        0
-        public.log     log          ERROR         1        0   -        0        0        0  TABLE_SCHEMA_CHANGED
+        TABLE          DESTINATION  STATE    STREAM   COPIED   %  INSERTS  UPDATES  DELETES  TRUNCATES  NOTE
+        public.orders  orders       COPYING       0  120,000  60        0        0        0          0
+        public.log     log          ERROR         1        0   -        0        0        0          0  TABLE_SCHEMA_CHANGED
 
         public.log: the key changed
          remedy: Resync the table.

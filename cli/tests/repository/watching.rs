@@ -69,6 +69,7 @@ impl MirrorService for Fake {
         drop_table: DropTableRequest => Mirror;
         resume_mirror: ResumeMirrorRequest => Mirror;
         list_mirror_events: ListMirrorEventsRequest => ListMirrorEventsResponse;
+        list_batches: ListBatchesRequest => ListBatchesResponse;
         verify_mirror: VerifyMirrorRequest => Verification;
         get_verification: GetVerificationRequest => Verification;
         cancel_verification: CancelVerificationRequest => Verification;

@@ -37,7 +37,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_terms::{Code, Error, Result};
+use millrace_terms::{Code, Error, Lsn, Result};
+use postgres_types::PgLsn;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::task::JoinHandle;
 
@@ -157,6 +158,20 @@ impl Session {
             .await
             .map_err(|error| from_sql("asking for the version", &error))?;
         Ok(row.get::<_, i32>(0).unsigned_abs())
+    }
+
+    /// Where the server's log ends, and by its clock a time, in microseconds since 1970, by which it ended
+    /// there or before.
+    ///
+    /// # Errors
+    /// Those of [`from_sql`].
+    pub async fn log_end(&self) -> Result<(Lsn, i64)> {
+        // The clock first: what is committed between the two is of later then, and in the log all the same.
+        let asked = "select (extract(epoch from pg_catalog.clock_timestamp()) * 1000000)::int8,
+            pg_catalog.pg_current_wal_lsn()";
+        let row =
+            self.query_one(asked, &[]).await.map_err(|error| from_sql("asking for the log's end", &error))?;
+        Ok((Lsn(row.get::<_, PgLsn>(1).into()), row.get(0)))
     }
 }
 

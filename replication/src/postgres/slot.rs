@@ -19,11 +19,13 @@ pub const HELD_LEASE: &str = "held_lease";
 /// The release from which slots can be synchronised to standbys.
 const VERSION_FAILOVER: u32 = 17_00_00;
 
-/// `to_jsonb` because not every release has the column.
+/// `to_jsonb` because not every release has the column. The limit is in MiB, -1 for none.
 const STATUS: &str = "
 select coalesce(s.plugin, ''), coalesce(s.database, '') = current_database()::text, s.temporary, s.active_pid,
        s.confirmed_flush_lsn, s.restart_lsn, coalesce(s.wal_status, ''),
-       to_jsonb(s) ->> 'invalidation_reason', pg_current_wal_lsn()
+       to_jsonb(s) ->> 'invalidation_reason', pg_current_wal_lsn(), s.safe_wal_size,
+       (select nullif(l.setting::bigint, -1) * 1048576 from pg_catalog.pg_settings l
+         where l.name = 'max_slot_wal_keep_size')
   from pg_catalog.pg_replication_slots s where s.slot_name = $1";
 
 const HOLDER: &str = "
@@ -43,6 +45,10 @@ pub struct SlotStatus {
     pub active_pid: Option<i32>,
     /// `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: String,
+    /// Bytes that it may hold (`max_slot_wal_keep_size`); absent without a limit.
+    pub limit_bytes: Option<u64>,
+    /// Bytes that may still be written before it is lost; absent without a limit, and if it is lost.
+    pub safe_bytes: Option<u64>,
     /// Why the server invalidated it (from PostgreSQL 17 on).
     pub invalidation: Option<String>,
     /// Whether plugin and database are those that a stream needs.
@@ -82,6 +88,7 @@ pub struct Ensured {
 pub async fn status(session: &Session, name: &str) -> Result<Option<SlotStatus>> {
     let row = session.query_opt(STATUS, &[&name]).await.map_err(|e| from_sql("reading the slot", &e))?;
     let lsn = |value: Option<PgLsn>| value.map(|lsn| Lsn(lsn.into()));
+    let bytes = |value: Option<i64>| value.map(|bytes| bytes.max(0).unsigned_abs());
     Ok(row.map(|row| SlotStatus {
         suitable: row.get::<_, &str>(0) == PLUGIN && row.get::<_, bool>(1) && !row.get::<_, bool>(2),
         active_pid: row.get(3),
@@ -89,6 +96,8 @@ pub async fn status(session: &Session, name: &str) -> Result<Option<SlotStatus>>
         restart: lsn(row.get(5)),
         wal_status: row.get(6),
         invalidation: row.get(7),
+        safe_bytes: bytes(row.get(9)),
+        limit_bytes: bytes(row.get(10)),
         current: Lsn(row.get::<_, PgLsn>(8).into()),
     }))
 }
@@ -294,6 +303,8 @@ mod tests {
             active_pid: None,
             wal_status: "reserved".into(),
             invalidation: None,
+            limit_bytes: None,
+            safe_bytes: None,
             suitable: true,
         };
         assert_eq!((status.retained_bytes(), status.lag_bytes(), status.is_lost()), (250, 200, false));

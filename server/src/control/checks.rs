@@ -46,6 +46,11 @@ impl Control {
         self.check(&Draft::Stored(mirror.to_owned())).await
     }
 
+    /// Looks at a replication slot of a source.
+    pub(super) async fn check_slot(&self, source: &PeerSpec, slot: &str) -> Result<CheckReport> {
+        self.check(&Draft::Slot { source: Box::new(source.clone()), slot: slot.to_owned() }).await
+    }
+
     async fn check(&self, draft: &Draft) -> Result<CheckReport> {
         let id = self.catalog.create_draft(draft).await?;
         let checked = self.orchestra.check(&id.to_string()).await;

@@ -146,7 +146,7 @@ impl Control {
     }
 
     /// The stored peer of this name, which must be a PostgreSQL server.
-    async fn source(&self, name: &str) -> Answer<Peer> {
+    pub(super) async fn source(&self, name: &str) -> Answer<Peer> {
         let peer = self.catalog.get_peer(name_of(name)?).await?;
         match peer.spec.config {
             PeerConfig::Postgres(_) => Ok(peer),

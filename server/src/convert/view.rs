@@ -4,15 +4,14 @@ use catalog::events::{Event, Severity};
 use catalog::failure::Failure;
 use catalog::mirrors::Mirror;
 use catalog::peers::Peer;
-use catalog::state::{MirrorState, TableState, Verdict};
-use catalog::streams::Stream;
+use catalog::state::{MirrorState, TableState};
 use catalog::tables::Table;
 use jiff::Timestamp;
 use millrace_catalog as catalog;
 use millrace_proto::v1;
 use millrace_workflows::ids;
 
-use super::{mirror as mirror_spec, peer as peer_spec};
+use super::{mirror as mirror_spec, peer as peer_spec, stream};
 
 /// A stored peer, without its secrets.
 pub(crate) fn peer(peer: &Peer) -> v1::Peer {
@@ -32,7 +31,7 @@ pub(crate) fn mirror(mirror: &Mirror, now: Timestamp) -> v1::Mirror {
     v1::Mirror {
         state: mirror_state(mirror.state).into(),
         error: mirror.error.as_ref().map(failure),
-        streams: mirror.streams.iter().map(|stored| stream(stored, mirror.state, now)).collect(),
+        streams: mirror.streams.iter().map(|stored| stream::stream(stored, mirror.state, now)).collect(),
         workflow_id: ids::mirror(&mirror.spec.name),
         create_time: Some(time(mirror.created_at)),
         update_time: Some(time(mirror.updated_at)),
@@ -87,6 +86,7 @@ fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
         inserts: count(table.inserts),
         updates: count(table.updates),
         deletes: count(table.deletes),
+        truncates: count(table.truncates),
         stream: small(u64::from(table.stream)),
         nulled: table.nulled.iter().map(|(column, values)| (column.clone(), count(*values))).collect(),
         ..asked.map(mirror_spec::table_message).unwrap_or_default()
@@ -101,36 +101,6 @@ fn rows_estimated(table: &Table) -> u64 {
         (0, done) => (u128::from(copy.rows) * u128::from(copy.bytes_planned) / u128::from(done)) as u64,
         (rows, _) => rows,
     }
-}
-
-/// Why a stream that a person stopped does nothing.
-const PAUSED: &str = "the mirror is paused; its slot keeps the source's log until it is resumed";
-
-fn stream(stream: &Stream, state: MirrorState, now: Timestamp) -> v1::Stream {
-    use v1::stream::Verdict as Message;
-    let stored = stream.reason.as_ref().map(reason).unwrap_or_default();
-    let (verdict, reason) = match stream.verdict {
-        // The last attempt said how it fared; it has ended since.
-        _ if state == MirrorState::Paused => (Message::Stalled, PAUSED.to_owned()),
-        Verdict::Healthy => (Message::Healthy, stored),
-        Verdict::Idle => (Message::Idle, stored),
-        Verdict::Stalled => (Message::Stalled, stored),
-    };
-    v1::Stream {
-        number: small(u64::from(stream.n)),
-        slot: stream.slot.clone(),
-        publication: stream.publication.clone(),
-        position: stream.position.map(|lsn| lsn.to_string()).unwrap_or_default(),
-        lag_bytes: stream.lag_bytes().map(count),
-        lag_seconds: stream.lag_time(now).map(|lag| lag.as_secs_f64()),
-        verdict: verdict.into(),
-        reason,
-        last_commit_time: stream.last_commit_at.map(time),
-    }
-}
-
-fn reason(failure: &Failure) -> String {
-    format!("{}: {} {}", failure.code, failure.message, failure.remedy)
 }
 
 pub(crate) fn failure(failure: &Failure) -> v1::Failure {
@@ -166,11 +136,11 @@ pub(crate) fn time(at: Timestamp) -> pbjson_types::Timestamp {
     pbjson_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
 }
 
-fn count(number: u64) -> i64 {
+pub(crate) fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn small(number: u64) -> i32 {
+pub(crate) fn small(number: u64) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
@@ -179,6 +149,8 @@ mod tests {
     use catalog::copies::CopyProgress;
     use catalog::spec::{MirrorSpec, Mode, RULES, Settings, TableSpec};
     use catalog::state::Desired;
+    use catalog::state::Verdict;
+    use catalog::streams::Stream;
     use millrace_terms::{Lsn, TableName};
 
     use super::*;
@@ -208,9 +180,11 @@ mod tests {
             last_commit_at: Some(at(95)),
             source_wal: Some(Lsn(0x180)),
             source_wal_at: Some(at(99)),
-            slot_retained_bytes: None,
-            slot_status: None,
-            slot_measured_at: None,
+            attended_at: Some(at(99)),
+            caught_up_at: None,
+            moved_at: Some(at(95)),
+            rows_per_s: 0.0,
+            slot_seen: None,
         }
     }
 
@@ -238,9 +212,11 @@ mod tests {
             inserts: 3,
             updates: 2,
             deletes: 1,
+            truncates: 0,
             bytes_streamed: 0,
             blocked_by: None,
             copy: CopyProgress { partitions: 4, done: 2, rows: 500, bytes: 32, ..CopyProgress::default() },
+            copy_rows_per_s: None,
             edit: None,
             nulled: [("at".to_owned(), 3)].into(),
         }

@@ -1,0 +1,34 @@
+-- What a person asks of a running mirror, and was not kept.
+
+alter table mirror_tables add column truncates bigint not null default 0;
+
+-- A batch by itself: its number, which part of the log it covers, and how many tables.
+alter table batches
+    add column id bigint generated always as identity,
+    add column truncates bigint not null default 0,
+    add column tables integer not null default 0,
+    add column start_position pg_lsn,
+    add column first_commit_at timestamptz,
+    add column last_commit_at timestamptz,
+    add column started_at timestamptz,
+    add column written_at timestamptz not null default now();
+create unique index batches_listed on batches (mirror, id);
+
+alter table streams
+    -- When an attempt held the lease last.
+    add column attended_at timestamptz,
+    -- Every commit until then, by the source's clock, is in the destination.
+    add column caught_up_at timestamptz,
+    -- When the position moved last.
+    add column moved_at timestamptz,
+    -- Rows written per second, over the last minute.
+    add column rows_per_s double precision not null default 0,
+    -- The slot as housekeeping saw it last, with how fast it fills: in the stead of slot_retained_bytes,
+    -- slot_status and slot_measured_at, which are not written any more.
+    add column slot_seen jsonb;
+
+-- Since when it is read: how fast a copy goes.
+alter table partitions add column claimed_at timestamptz;
+
+-- What Temporal's UI was told last.
+alter table mirrors add column shown jsonb;
