@@ -330,7 +330,7 @@ fn existing(mirror: Mirror, spec: &MirrorSpec, options: &CreateOptions) -> Resul
     if differences.is_empty() && (same_request || options.allow_existing) {
         return Ok(Created::Existing(mirror));
     }
-    let how = if differences.is_empty() { "is the same".into() } else { summary(&differences) };
+    let how = if differences.is_empty() { "it is the same".into() } else { summary(&differences) };
     let error = Error::new(Code::MirrorExists, format!("mirror {} exists already: {how}", spec.name));
     Err(tell(error.with("mirror", &spec.name), &differences))
 }

@@ -96,7 +96,7 @@ impl Catalog {
         if differences.is_empty() && (options.allow_existing || same_request) {
             return Ok(Created::Existing(existing));
         }
-        let how = if differences.is_empty() { "is the same".into() } else { summary(&differences) };
+        let how = if differences.is_empty() { "it is the same".into() } else { summary(&differences) };
         let error = Error::new(Code::PeerExists, format!("peer {} exists already: {how}", spec.name));
         Err(tell(error.with("peer", &spec.name), &differences))
     }

@@ -47,6 +47,7 @@ enum MirrorCommand {
     /// Look at both databases as `create` does and show every check; make nothing
     Validate(Box<create::SpecArguments>),
     /// Show a mirror with its tables, their states and progress
+    #[command(aliases = ["show", "status", "describe"])]
     Get(Named),
     /// List the mirrors
     List,
@@ -59,6 +60,7 @@ enum MirrorCommand {
     /// Add and remove tables, and change settings, while the mirror runs
     Update(Box<update::UpdateArguments>),
     /// End a mirror and remove what it made on the source
+    #[command(alias = "delete")]
     Drop(DropArguments),
     /// Follow progress and lag until Ctrl-C or the mirror's end
     Watch(Named),
@@ -67,6 +69,7 @@ enum MirrorCommand {
     /// Show what the streams of a mirror did, a line for some 10 s in which they did something
     Batches(batches::BatchesArguments),
     /// Show what happened to a mirror
+    #[command(alias = "events")]
     Logs(logs::LogsArguments),
 }
 

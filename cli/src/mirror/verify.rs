@@ -2,12 +2,12 @@
 //!
 //! I/O rim; what is shown is pure.
 
-use std::io::IsTerminal;
+mod screen;
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use millrace_proto::v1::verification::{State, Verdict};
 use millrace_proto::v1::{
     CancelVerificationRequest, Difference, GetVerificationRequest, Verification, VerifyMirrorRequest,
@@ -19,16 +19,14 @@ use crate::client::output::{self, Column, Output};
 use crate::client::{Client, LinkArguments, call, figures, request_id};
 use crate::failure::{EXIT_DIFFERENT, Failure};
 
+use self::screen::Screen;
+
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(300);
-/// Least time between two lines where nobody sees a bar.
-const LINE_PAUSE: Duration = Duration::from_secs(5);
 /// Time for which a server that went away is waited for: a restart takes less.
 const RECONNECT_MAX: Duration = Duration::from_secs(60);
 /// Rows that differ, per call.
 const PAGE_SIZE: i32 = 1_000;
-/// Steps of the bar: hundredths of a percent.
-const BAR_STEPS: u64 = 10_000;
 
 /// Arguments of `millrace mirror verify`.
 #[derive(Debug, Args)]
@@ -140,7 +138,7 @@ async fn wait(client: &mut Client, name: &str, id: &str) -> anyhow::Result<()> {
         match get(client, name, id, String::new(), 1).await {
             Ok(verification) => {
                 answered = Instant::now();
-                screen.show(&verification);
+                screen.show(&verification, answered);
                 if verification.state() != State::Running {
                     screen.clear();
                     return Ok(());
@@ -167,59 +165,6 @@ async fn whole(client: &mut Client, name: &str, id: &str) -> anyhow::Result<Veri
         whole.next_page_token = page.next_page_token;
     }
     Ok(whole)
-}
-
-/// Progress on stderr: a bar for a person, a line now and then for a log.
-enum Screen {
-    Bar(ProgressBar),
-    Lines(Option<Instant>),
-}
-
-impl Screen {
-    fn new() -> anyhow::Result<Self> {
-        if !std::io::stderr().is_terminal() {
-            return Ok(Screen::Lines(None));
-        }
-        let bar = ProgressBar::with_draw_target(Some(BAR_STEPS), ProgressDrawTarget::stderr());
-        bar.set_style(ProgressStyle::with_template("{bar:30} {msg}")?);
-        Ok(Screen::Bar(bar))
-    }
-
-    fn show(&mut self, verification: &Verification) {
-        match self {
-            Screen::Bar(bar) => {
-                bar.set_position((verification.percent * BAR_STEPS as f64 / 100.0) as u64);
-                bar.set_message(progress(verification));
-            }
-            Screen::Lines(last) => {
-                if last.is_none_or(|last| last.elapsed() >= LINE_PAUSE) {
-                    eprintln!("{}", progress(verification));
-                    *last = Some(Instant::now());
-                }
-            }
-        }
-    }
-
-    fn clear(&self) {
-        if let Screen::Bar(bar) = self {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn progress(verification: &Verification) -> String {
-    let eta = match verification.eta_seconds {
-        Some(seconds) => format!(", {} left", figures::duration(seconds)),
-        None => String::new(),
-    };
-    let rows: i64 = verification.tables.iter().map(|table| table.rows_source).sum();
-    format!(
-        "{:.0}%, {} of {} ranges, {} rows{eta}",
-        verification.percent,
-        figures::count(verification.ranges_done),
-        figures::count(verification.ranges_total),
-        figures::count(rows)
-    )
 }
 
 /// Rows that differ, and then the tables.

@@ -35,12 +35,14 @@ enum PeerCommand {
     /// Store a peer, after a worker has connected to it
     Create(Box<create::CreateArguments>),
     /// Show a peer, without its secrets
+    #[command(aliases = ["show", "describe"])]
     Get(Named),
     /// List the peers
     List,
     /// Change how a peer is reached; mirrors go on with it
     Update(Box<update::UpdateArguments>),
     /// Forget a peer that no mirror uses
+    #[command(alias = "delete")]
     Drop(DropArguments),
     /// Remove from a PostgreSQL peer what dropped mirrors left behind
     Cleanup(CleanupArguments),
