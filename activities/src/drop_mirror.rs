@@ -15,7 +15,7 @@ use millrace_catalog::streams::Stream;
 use millrace_catalog::tables::Table;
 use millrace_replication::clickhouse::InsertId;
 use millrace_replication::postgres::{self, publication, slot};
-use millrace_terms::{Code, Error, Result};
+use millrace_terms::{Code, Error, EventCode, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{DropReport, DropScope, Leftover, MirrorRef, TableCopy, WorkflowIds};
 use temporalio_client::errors::WorkflowGetResultError;
@@ -218,7 +218,7 @@ async fn forget(environment: &Environment, report: &DropReport) -> Result<()> {
             .with_remedy(format!("Remove the {object} by hand, when nobody uses it."));
         NewEvent::of_error(&report.mirror, Severity::Warning, &error)
     });
-    let dropped = NewEvent::info(&report.mirror, "the mirror was dropped");
+    let dropped = NewEvent::info(&report.mirror, EventCode::MirrorDropped, "the mirror was dropped");
     let events: Vec<NewEvent> = left.chain([dropped]).collect();
     environment.catalog.delete_mirror(&report.mirror, &events).await.map(drop)
 }

@@ -17,7 +17,7 @@ use millrace_catalog::edits::TableEdit;
 use millrace_catalog::tables::Table;
 use millrace_replication::clickhouse::TableState as Found;
 use millrace_replication::postgres::{epoch, publication};
-use millrace_terms::Result;
+use millrace_terms::{EventCode, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{MirrorRef, TableCopy};
 use temporalio_macros::activities;
@@ -87,7 +87,12 @@ async fn join(work: &Work<'_>, table: &Table) -> Result<()> {
     let plan = work.stored(&planned, log_end).await?;
     if work.environment.catalog.join_table(table.id, &plan).await? {
         work.environment
-            .tell(work.mirror.name(), &table.source, &format!("{} joins the mirror", table.source))
+            .tell(
+                work.mirror.name(),
+                &table.source,
+                EventCode::TableJoined,
+                &format!("{} joins the mirror", table.source),
+            )
             .await?;
     }
     Ok(())
@@ -101,7 +106,12 @@ async fn leave(work: &Work<'_>, table: &Table) -> Result<()> {
     match done {
         Ok(()) => {
             work.environment
-                .tell(work.mirror.name(), &table.source, &format!("{} left the mirror", table.source))
+                .tell(
+                    work.mirror.name(),
+                    &table.source,
+                    EventCode::TableLeft,
+                    &format!("{} left the mirror", table.source),
+                )
                 .await?
         }
         Err(error) if error.is_retryable() => return Err(error),

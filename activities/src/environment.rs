@@ -12,7 +12,7 @@ use millrace_replication::clickhouse::Clickhouse;
 use millrace_replication::postgres::{self, Session, SourceConfig, System};
 use millrace_replication::stream::{MemoryBudget, WORKER_BYTES};
 use millrace_replication::table::TablePlan;
-use millrace_terms::{Code, Error, Result};
+use millrace_terms::{Code, Error, EventCode, Result};
 use prometheus_client::registry::Registry;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
@@ -125,8 +125,14 @@ impl Environment {
     }
 
     /// Writes what has come to pass with a table as an event.
-    pub(crate) async fn tell(&self, mirror: &str, table: &impl ToString, text: &str) -> Result<()> {
-        self.catalog.add_event(&NewEvent::info(mirror, text).on_table(table)).await
+    pub(crate) async fn tell(
+        &self,
+        mirror: &str,
+        table: &impl ToString,
+        code: EventCode,
+        text: &str,
+    ) -> Result<()> {
+        self.catalog.add_event(&NewEvent::info(mirror, code, text).on_table(table)).await
     }
 
     /// Writes an event. The attempt that it tells of fails with its own error; that an event could

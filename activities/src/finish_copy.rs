@@ -17,7 +17,7 @@ use millrace_catalog::streams::Stream;
 use millrace_replication::clickhouse::InsertId;
 use millrace_replication::version::Version;
 use millrace_terms::fault::{self, Point};
-use millrace_terms::{Code, Error, Lsn, Result};
+use millrace_terms::{Code, Error, EventCode, Lsn, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{CopyFailure, CopyResult, TableCopy};
 use temporalio_macros::activities;
@@ -88,7 +88,7 @@ async fn finish(environment: &Environment, copy: &TableCopy) -> Result<CopyResul
     let rows = catalog.finish_copy(copy.table_id, copy.copy_no).await?;
     fault::here(Point::CopyFinished);
     let text = format!("copied {rows} rows of {}", copy.table);
-    environment.tell(&copy.mirror, &copy.table, &text).await?;
+    environment.tell(&copy.mirror, &copy.table, EventCode::CopyFinished, &text).await?;
     Ok(CopyResult { rows })
 }
 

@@ -13,7 +13,7 @@ use millrace_catalog::state::TableState;
 use millrace_catalog::tables::Table;
 use millrace_replication::postgres::Session;
 use millrace_replication::postgres::tree::{self, Difference, Tree};
-use millrace_terms::{Code, Error, Result};
+use millrace_terms::{Code, Error, EventCode, Result};
 
 use crate::environment::Environment;
 
@@ -88,7 +88,7 @@ async fn follow(
     if catalog.begin_partial_copy(table.id).await? {
         let names = names(changes.waiting.iter().map(|leaf| leaf.name.to_string()));
         let text = format!("new in {}, and copied: {names}", table.source);
-        environment.tell(mirror.name(), &table.source, &text).await?;
+        environment.tell(mirror.name(), &table.source, EventCode::PartitionsAdded, &text).await?;
         is_due = true;
     }
     Ok(is_due)
@@ -105,7 +105,14 @@ async fn removed(
     let what = format!("detached or dropped from {}: {names}", table.source);
     match mirror.spec.settings.on_partition_removed {
         OnPartitionRemoved::Keep => {
-            environment.tell(mirror.name(), &table.source, &format!("{what}; the rows stay")).await?;
+            environment
+                .tell(
+                    mirror.name(),
+                    &table.source,
+                    EventCode::PartitionsRemoved,
+                    &format!("{what}; the rows stay"),
+                )
+                .await?;
             Ok(false)
         }
         OnPartitionRemoved::Resync => environment.catalog.ask_resync(table.id, None, &resynced(what)).await,

@@ -11,7 +11,7 @@ use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::spec::Mode;
 use millrace_catalog::state::{Desired, TableState};
-use millrace_terms::Result;
+use millrace_terms::{EventCode, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{DueTable, MirrorReport, Note, Overview, TableCounts};
 use millrace_workflows::phase::Phase;
@@ -93,7 +93,13 @@ async fn write_phase(environment: &Environment, report: &MirrorReport, before: &
     let name = report.mirror.as_str();
     match report.phase {
         Phase::Running => catalog.mark_prepared(name).await?,
-        Phase::Completed => catalog.mark_completed(name).await?,
+        Phase::Completed => {
+            if before.completed_at.is_none() {
+                let text = "everything is copied, and the mirror does no more";
+                catalog.add_event(&NewEvent::info(name, EventCode::MirrorCompleted, text)).await?;
+            }
+            catalog.mark_completed(name).await?;
+        }
         _ => {}
     }
     let desired = match report.phase {
@@ -102,6 +108,18 @@ async fn write_phase(environment: &Environment, report: &MirrorReport, before: &
         _ => Desired::Running,
     };
     if before.desired != desired {
+        // Before it is so: of two attempts the second tells it again rather than none.
+        match (before.desired, desired) {
+            (_, Desired::Paused) => {
+                let event = NewEvent::info(name, EventCode::MirrorPaused, "the mirror is paused");
+                catalog.add_event(&event).await?;
+            }
+            (Desired::Paused, Desired::Running) => {
+                let event = NewEvent::info(name, EventCode::MirrorResumed, "the mirror goes on");
+                catalog.add_event(&event).await?;
+            }
+            _ => {}
+        }
         catalog.set_desired(name, desired, "").await?;
     }
     let stored = before.error.as_ref().map(|failure| failure.message.as_str());

@@ -28,7 +28,7 @@ use millrace_replication::postgres::{Session, epoch, plan};
 use millrace_replication::table::TablePlan;
 use millrace_replication::version::Version;
 use millrace_terms::fault::{self, Point};
-use millrace_terms::{Code, Error, Lsn, Result, TableName};
+use millrace_terms::{Code, Error, EventCode, Lsn, Result, TableName};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{Resync, ResyncInput};
 use temporalio_macros::activities;
@@ -201,7 +201,10 @@ impl Work<'_> {
         if is_followed && found == Found::Ready {
             catalog.set_table_state(table.id, TableState::Resyncing).await?;
             fault::here(Point::ResyncMarked);
-            return self.environment.tell(self.mirror.name(), &table.source, &text).await;
+            return self
+                .environment
+                .tell(self.mirror.name(), &table.source, EventCode::ResyncBegun, &text)
+                .await;
         }
         self.refuse_rebuild(planned, &found).await?;
         if found == Found::Missing {
@@ -221,7 +224,7 @@ impl Work<'_> {
         }
         catalog.replan_table(table.id, &self.stored(planned, log_end).await?).await?;
         fault::here(Point::Replanned);
-        self.environment.tell(self.mirror.name(), &table.source, &text).await
+        self.environment.tell(self.mirror.name(), &table.source, EventCode::ResyncBegun, &text).await
     }
 
     /// Refuses to make a destination table anew that others write into.

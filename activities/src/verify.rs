@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::verifications::{Verification, VerificationState};
-use millrace_terms::{Code, Error, Result};
+use millrace_terms::{Code, Error, EventCode, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{
     Comparer, ComparerReport, Outcome, VerifyEnd, VerifyPlan, VerifyRef, VerifyReport,
@@ -101,7 +101,9 @@ async fn end(environment: &Environment, ended: &VerifyEnd) -> Result<VerifyRepor
             let error = error.clone().context(format_args!("verification {id}"));
             NewEvent::of_error(&ended.verify.mirror, Severity::Warning, &error)
         }
-        None => NewEvent::info(&ended.verify.mirror, &words(id, state, &report)),
+        None => {
+            NewEvent::info(&ended.verify.mirror, EventCode::VerificationEnded, &words(id, state, &report))
+        }
     };
     catalog.add_event(&event).await?;
     Ok(report)

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use deadpool_postgres::GenericClient;
 use jiff::Timestamp;
-use millrace_terms::{Error, Result};
+use millrace_terms::{Error, EventCode, Result};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
@@ -38,7 +38,7 @@ pub struct Event {
     pub table: String,
     /// How much it matters.
     pub severity: Severity,
-    /// The stable code of an error; empty for what is none.
+    /// The stable code of an error, or of what happened; empty if a release wrote it that had none.
     pub code: String,
     /// What happened.
     pub message: String,
@@ -71,20 +71,15 @@ impl NewEvent {
     }
 
     /// Something of a mirror that is as it should be.
-    pub fn info(mirror: &str, message: &str) -> Self {
+    pub fn info(mirror: &str, code: EventCode, message: &str) -> Self {
         Self {
             mirror: mirror.to_owned(),
             table: String::new(),
             severity: Severity::Info,
-            code: "",
+            code: code.as_str(),
             message: message.to_owned(),
             remedy: String::new(),
         }
-    }
-
-    /// A change that was followed, by its stable code.
-    pub fn of_change(mirror: &str, code: &'static str, message: &str) -> Self {
-        Self { code, ..Self::info(mirror, message) }
     }
 
     /// Names the table on the source.

@@ -1,7 +1,7 @@
 //! Tables that follow a change on the source: another plan, another name.
 
 use deadpool_postgres::GenericClient;
-use millrace_terms::{Result, TableName};
+use millrace_terms::{EventCode, Result, TableName};
 use serde_json::Value;
 
 use crate::connection::Catalog;
@@ -21,7 +21,7 @@ pub struct Followed {
     /// Whether the destination table is altered by it: until the next plan, no physical delete is begun.
     pub altering: bool,
     /// What happened, of that table: stable codes and words.
-    pub changes: Vec<(&'static str, String)>,
+    pub changes: Vec<(EventCode, String)>,
 }
 
 impl Catalog {
@@ -48,7 +48,7 @@ impl Catalog {
             rename(&transaction, table_id, &followed.source).await?;
         }
         for (code, message) in &followed.changes {
-            let event = NewEvent::of_change(&mirror, code, message).on_table(&followed.source);
+            let event = NewEvent::info(&mirror, *code, message).on_table(&followed.source);
             events::add(&transaction, &event).await?;
         }
         transaction.commit().await.map_err(errors::database)

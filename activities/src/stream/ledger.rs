@@ -18,7 +18,7 @@ use millrace_replication::block::Nulled;
 use millrace_replication::stream::{self, Report, SchemaChange};
 use millrace_replication::table::TablePlan;
 use millrace_terms::fault::{self, Point};
-use millrace_terms::{Code, Error, Lsn, Result};
+use millrace_terms::{Code, Error, EventCode, Lsn, Result};
 use millrace_workflows::payload::StreamRef;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -233,7 +233,11 @@ impl<'a> Ledger<'a> {
                 self.told.changed.notify_one();
             }
             OnPartitionRemoved::Keep => {
-                let event = NewEvent::info(&self.stream.mirror, &format!("{what}: the rows stay"));
+                let event = NewEvent::info(
+                    &self.stream.mirror,
+                    EventCode::PartitionsRemoved,
+                    &format!("{what}: the rows stay"),
+                );
                 let table = reason.metadata().get("table").cloned().unwrap_or_default();
                 let event = event.on_table(&table);
                 until_stored(|| catalog.add_event(&event)).await?;

@@ -5,7 +5,7 @@ use millrace_catalog::mirrors::MirrorFilter;
 use millrace_catalog::page::PageRequest;
 use millrace_catalog::peers::{CreateOptions, Created};
 use millrace_catalog::state::{Desired, MirrorState, TableState};
-use millrace_terms::{Code, Error};
+use millrace_terms::{Code, Error, EventCode};
 
 use crate::database::{catalog, empty, keys, mirror, raw};
 
@@ -91,11 +91,11 @@ async fn the_state_follows_from_the_tables_and_from_what_is_wanted() {
 async fn events_are_listed_newest_first_and_outlive_their_mirror() {
     let catalog = catalog().await;
     catalog.create_mirror(&mirror("shop", 1), &CreateOptions::default()).await.unwrap();
-    catalog.add_event(&NewEvent::info("shop", "created")).await.unwrap();
+    catalog.add_event(&NewEvent::info("shop", EventCode::MirrorResumed, "created")).await.unwrap();
     let error = Error::new(Code::SlotLost, "gone").with("table", "public.t0");
     let error = NewEvent::of_error("shop", Severity::Error, &error);
     assert!(catalog.delete_mirror("shop", &[error]).await.unwrap());
-    let twice = [NewEvent::info("shop", "a second attempt writes nothing")];
+    let twice = [NewEvent::info("shop", EventCode::MirrorResumed, "a second attempt writes nothing")];
     assert!(!catalog.delete_mirror("shop", &twice).await.unwrap());
     let all = EventFilter::default();
     let page = async |token: String| {
@@ -129,7 +129,7 @@ async fn what_is_old_is_deleted_and_nothing_else() {
         catalog.create_peer(&peer, &CreateOptions::default()).await.unwrap();
     }
     catalog.create_mirror(&mirror("shop", 1), &CreateOptions::default()).await.unwrap();
-    catalog.add_event(&NewEvent::info("shop", "old")).await.unwrap();
+    catalog.add_event(&NewEvent::info("shop", EventCode::MirrorResumed, "old")).await.unwrap();
     catalog.add_batch("shop", 0, &NewBatch { inserts: 3, ..Default::default() }).await.unwrap();
     let sql = raw(&url).await;
     sql.batch_execute(
@@ -138,7 +138,7 @@ async fn what_is_old_is_deleted_and_nothing_else() {
     )
     .await
     .unwrap();
-    catalog.add_event(&NewEvent::info("shop", "new")).await.unwrap();
+    catalog.add_event(&NewEvent::info("shop", EventCode::MirrorResumed, "new")).await.unwrap();
     catalog.add_batch("shop", 0, &NewBatch { inserts: 1, ..Default::default() }).await.unwrap();
     catalog.add_batch("shop", 0, &NewBatch { inserts: 1, ..Default::default() }).await.unwrap();
     assert_eq!(catalog.delete_expired().await.unwrap(), 10_002);

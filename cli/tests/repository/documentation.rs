@@ -9,7 +9,7 @@ use millrace_proto::v1;
 use millrace_replication::stream::schema_changes as schema_changes_table;
 use millrace_replication::types::reference;
 use millrace_terms::check::{Name, Scope};
-use millrace_terms::{Class, Code};
+use millrace_terms::{Class, Code, EventCode};
 
 use crate::{path, read};
 
@@ -82,6 +82,20 @@ fn checks() {
         }
     }
     check("docs/reference/checks.md", &page);
+}
+
+#[test]
+fn event_codes() {
+    let mut page = format!("# Event codes\n\n{GENERATED}\n\n");
+    page.push_str(
+        "Every event of a mirror (`millrace mirror logs NAME`, `ListMirrorEvents`) has a code, by which it can be filtered. What went wrong has the code of \
+         the [error](errors.md), with severity `WARNING` or `ERROR`. What is as it should be has severity `INFO` and one of these. Codes are never renamed and never reused.\n\n\
+         | Code | What happened |\n|---|---|\n",
+    );
+    for code in EventCode::ALL {
+        writeln!(page, "| `{code}` | {} |", code.summary()).unwrap();
+    }
+    check("docs/reference/events.md", &page);
 }
 
 #[test]

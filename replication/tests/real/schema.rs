@@ -26,7 +26,7 @@ fn codes(running: &Running) -> Vec<&'static str> {
         Report::Followed { changes, .. } => Some(changes.clone()),
         _ => None,
     });
-    changes.flatten().map(|change| SchemaChange::code(&change)).collect()
+    changes.flatten().map(|change| SchemaChange::code(&change).as_str()).collect()
 }
 
 fn needed(running: &Running) -> Option<String> {

@@ -15,7 +15,7 @@ use millrace_catalog::spread;
 use millrace_catalog::state::{MirrorState, TableState};
 use millrace_catalog::tables::Table;
 use millrace_proto::v1;
-use millrace_terms::{Code, Error, Result, TableName};
+use millrace_terms::{Code, Error, EventCode, Result, TableName};
 use millrace_workflows::payload::Resync;
 use tokio::time::Instant;
 
@@ -114,7 +114,8 @@ impl Control {
         let fences = self.catalog.pause_table(&table).await?;
         if table.state != TableState::Paused {
             let text = format!("{} is paused", table.source);
-            let event = NewEvent::info(mirror.name(), &text).on_table(&table.source.to_string());
+            let event = NewEvent::info(mirror.name(), EventCode::TablePaused, &text)
+                .on_table(&table.source.to_string());
             self.catalog.add_event(&event).await?;
         }
         self.settle(&mirror, &fences, request_id).await

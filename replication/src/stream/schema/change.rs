@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use millrace_terms::TableName;
+use millrace_terms::{EventCode, TableName};
 
 /// A change of a table that was followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,16 +71,16 @@ pub struct Documented {
 
 impl SchemaChange {
     /// The stable code of its event.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> EventCode {
         match self {
-            SchemaChange::ColumnAdded { .. } => "COLUMN_ADDED",
-            SchemaChange::ColumnDropped { .. } => "COLUMN_DROPPED",
-            SchemaChange::ColumnRenamed { .. } => "COLUMN_RENAMED",
-            SchemaChange::ColumnRetyped { .. } => "COLUMN_RETYPED",
-            SchemaChange::ColumnNullable { .. } => "COLUMN_NULLABLE",
-            SchemaChange::ColumnLeftOut { .. } => "COLUMN_LEFT_OUT",
-            SchemaChange::TableRenamed { .. } => "TABLE_RENAMED",
-            SchemaChange::RowsKept => "ROWS_KEPT",
+            SchemaChange::ColumnAdded { .. } => EventCode::ColumnAdded,
+            SchemaChange::ColumnDropped { .. } => EventCode::ColumnDropped,
+            SchemaChange::ColumnRenamed { .. } => EventCode::ColumnRenamed,
+            SchemaChange::ColumnRetyped { .. } => EventCode::ColumnRetyped,
+            SchemaChange::ColumnNullable { .. } => EventCode::ColumnNullable,
+            SchemaChange::ColumnLeftOut { .. } => EventCode::ColumnLeftOut,
+            SchemaChange::TableRenamed { .. } => EventCode::TableRenamed,
+            SchemaChange::RowsKept => EventCode::RowsKept,
         }
     }
 }
