@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use protox::prost_reflect::DescriptorPool;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "millrace/v1/access.proto",
     "millrace/v1/batch.proto",
     "millrace/v1/doctor.proto",
@@ -17,6 +17,7 @@ const FILES: [&str; 9] = [
     "millrace/v1/slot.proto",
     "millrace/v1/status.proto",
     "millrace/v1/system.proto",
+    "millrace/v1/system_status.proto",
     "millrace/v1/verification.proto",
 ];
 

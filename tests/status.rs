@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use libtest_mimic::Trial;
-use millrace_proto::v1 as api;
+use millrace_proto::v1::stream::Verdict;
+use millrace_proto::v1::system_service_client::SystemServiceClient;
+use millrace_proto::v1::{self as api, mirror, table};
 use serde_json::Value;
 
 use crate::support::bed::{Bed, SOON};
+use crate::support::cell::Cell;
 use crate::support::{http, stack, test, wait};
 
 pub fn tests() -> Vec<Trial> {
@@ -15,6 +19,12 @@ pub fn tests() -> Vec<Trial> {
         test("status::operations_are_counted_and_batches_listed", operations_and_batches),
         test("status::a_slot_is_measured", slot_is_measured),
         test("status::a_quiet_mirror_beside_a_busy_database_does_not_lag", quiet_beside_busy),
+        test("status::copies_tell_their_rate_and_their_end", copies_tell_rate_and_end),
+        test("status::idle_is_told_from_busy_and_from_paused", idle_and_busy),
+        test("status::a_stream_that_nobody_holds_is_stalled", nobody_streams),
+        test("status::the_system_is_seen_at_a_glance", system_at_a_glance),
+        test("status::every_event_has_a_code", events_have_codes),
+        test("status::temporal_shows_the_figures", temporal_shows_figures),
     ]
 }
 
@@ -156,4 +166,173 @@ async fn quiet_beside_busy(bed: Bed) {
         let lag = mirror.streams[0].lag_seconds.expect("a lag");
         assert!(lag < age() as f64 / 2.0, "its last commit is {} s old, its lag {lag} s", age());
     }
+}
+
+async fn copies_tell_rate_and_end(bed: Bed) {
+    bed.sql("create table t (id int primary key, v text)").await;
+    bed.sql("insert into t select i, repeat('x', 200) from generate_series(1, 200000) i; analyze t").await;
+    let snapshot = api::SnapshotSettings {
+        parallel_partitions: Some(1),
+        partition_bytes: Some(1 << 20),
+        ..Default::default()
+    };
+    let settings = api::Settings { snapshot: Some(snapshot), ..Default::default() };
+    bed.create(api::Mirror { settings: Some(settings), ..bed.mirror(&["public.t"]) })
+        .await
+        .expect("a mirror");
+    let request = api::WatchMirrorRequest { name: bed.name.clone() };
+    let mut watched = bed.mirrors().watch_mirror(request).await.expect("a watch").into_inner();
+    let (mut rows, mut rates, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        let message = watched.message().await.expect("it goes on").expect("a message");
+        let mirror = message.mirror.expect("a mirror");
+        let (table, progress) = (&mirror.tables[0], mirror.progress.as_ref().expect("its progress"));
+        rows.push((table.rows_copied, table.rows_estimated));
+        assert_eq!(
+            (progress.rows_copied, progress.rows_estimated),
+            (table.rows_copied, table.rows_estimated)
+        );
+        rates.extend(table.rows_per_second.zip(progress.copy_rows_per_second));
+        ends.extend(table.eta_seconds.zip(progress.eta_seconds));
+        if mirror.state() == mirror::State::Running {
+            assert_eq!(
+                (table.rows_per_second, table.eta_seconds),
+                (None, None),
+                "nothing is copied any more"
+            );
+            assert_eq!((progress.tables, progress.tables_streaming), (1, 1));
+            break;
+        }
+    }
+    assert_eq!(rows.last(), Some(&(200_000, 200_000)));
+    assert!(rows.windows(2).all(|pair| pair[0].0 <= pair[1].0), "progress never goes back: {rows:?}");
+    assert!(rates.iter().any(|(table, mirror)| *table > 0.0 && table == mirror), "{rates:?}");
+    assert!(ends.iter().any(|(table, mirror)| *table > 0.0 && table == mirror), "{ends:?}");
+}
+
+async fn idle_and_busy(bed: Bed) {
+    bed.sql("create table t (id int primary key)").await;
+    bed.mirror_streaming(&["public.t"]).await;
+    let verdict = |mirror: &api::Mirror| mirror.streams[0].verdict();
+    bed.wait_for("nothing to do", |mirror| verdict(mirror) == Verdict::Idle).await;
+    bed.sql("insert into t select generate_series(1, 1000)").await;
+    bed.wait_for("rows per second", |mirror| mirror.streams[0].rows_per_second > 0.0).await;
+    let busy = bed.wait_for("changes arrive", |mirror| verdict(mirror) == Verdict::Healthy).await;
+    assert_eq!(busy.progress.expect("its progress").verdict(), Verdict::Healthy);
+    bed.mirrors()
+        .pause_mirror(api::PauseMirrorRequest { name: bed.name.clone(), ..Default::default() })
+        .await
+        .expect("a pause");
+    let paused = bed.get().await.expect("the mirror");
+    let failure = paused.streams[0].failure.clone().expect("a reason");
+    assert_eq!((verdict(&paused), failure.code.as_str()), (Verdict::Stalled, "MIRROR_STATE"));
+    assert!(failure.remedy.contains(&format!("mirror resume {}", bed.name)), "{failure:?}");
+}
+
+async fn nobody_streams(mut bed: Bed) {
+    let cell = Cell::new(&mut bed).await;
+    let mut worker = cell.worker().await;
+    bed.sql("create table t (id int primary key)").await;
+    bed.mirror_streaming(&["public.t"]).await;
+    worker.kill();
+    let stalled =
+        bed.wait_for("nobody streams", |mirror| mirror.streams[0].verdict() == Verdict::Stalled).await;
+    let failure = stalled.streams[0].failure.clone().expect("a reason");
+    assert_eq!(failure.code, "NO_WORKERS", "{failure:?}");
+    assert!(!failure.remedy.is_empty() && failure.since.is_some(), "{failure:?}");
+
+    let mut system = SystemServiceClient::new(bed.api.clone());
+    let status =
+        system.get_system_status(api::GetSystemStatusRequest {}).await.expect("a status").into_inner();
+    assert_eq!((status.mirrors, status.mirrors_by_verdict.get("STALLED")), (1, Some(&1)), "{status:?}");
+    assert_eq!(status.stalled_streams[0].mirror, bed.name);
+
+    let _worker = cell.worker().await;
+    bed.wait_for("another streams", |mirror| mirror.streams[0].verdict() != Verdict::Stalled).await;
+    bed.sql("insert into t values (1)").await;
+    assert_eq!(bed.wait_equal("t", "t").await, 1);
+}
+
+async fn system_at_a_glance(bed: Bed) {
+    bed.sql("create table good (id int primary key); create table bad (id int primary key)").await;
+    bed.mirror_streaming(&["public.good", "public.bad"]).await;
+    bed.clickhouse.query("drop table bad sync").await.expect("the destination table dropped by hand");
+    bed.sql("insert into bad values (1)").await;
+    bed.wait_table("public.bad", table::State::Error).await;
+
+    let mut system = SystemServiceClient::new(bed.api.clone());
+    let status =
+        system.get_system_status(api::GetSystemStatusRequest {}).await.expect("a status").into_inner();
+    let sum = |counts: &std::collections::BTreeMap<String, i32>| counts.values().sum::<i32>();
+    assert_eq!(sum(&status.mirrors_by_state), status.mirrors, "{status:?}");
+    assert_eq!(sum(&status.tables_by_state), status.tables, "{status:?}");
+    assert!(status.mirrors_by_state.contains_key("DEGRADED") && status.peers >= 2, "{status:?}");
+    let ours = |trouble: &&api::TableTrouble| trouble.mirror == bed.name;
+    let trouble = status.failed_tables.iter().find(ours).expect("the table in error");
+    let failure = trouble.failure.as_ref().expect("a reason");
+    assert_eq!((trouble.table.as_str(), failure.code.as_str()), ("public.bad", "DESTINATION_TABLE_CHANGED"));
+    let kinds: Vec<_> = status.queues.iter().map(|queue| queue.kind.as_str()).collect();
+    assert_eq!(kinds, ["control", "snapshot", "stream"]);
+    assert!(status.queues.iter().all(|queue| queue.workers > 0 && queue.failure.is_none()), "{status:?}");
+
+    let shown = rest("/v1/status").await;
+    assert_eq!((&shown["version"], &shown["queues"][2]["kind"]), (&status.version.into(), &"stream".into()));
+    let text = output_of(&["status"]);
+    assert!(text.contains("workers: control ") && text.contains("table public.bad: ERROR"), "{text}");
+}
+
+async fn events_have_codes(bed: Bed) {
+    bed.sql("create table t (id int primary key); create table u (id int primary key)").await;
+    bed.mirror_streaming(&["public.t", "public.u"]).await;
+    let (name, table) = (bed.name.clone(), "public.t".to_owned());
+    let pause = api::PauseTableRequest { name: name.clone(), table: table.clone(), ..Default::default() };
+    bed.mirrors().pause_table(pause).await.expect("a pause");
+    let resume = api::ResumeTableRequest { name: name.clone(), table, ..Default::default() };
+    bed.mirrors().resume_table(resume).await.expect("a resume");
+    bed.wait_table("public.t", table::State::Streaming).await;
+    let pause = api::PauseMirrorRequest { name: name.clone(), ..Default::default() };
+    bed.mirrors().pause_mirror(pause).await.expect("a pause");
+    let resume = api::ResumeMirrorRequest { name: name.clone(), ..Default::default() };
+    bed.mirrors().resume_mirror(resume).await.expect("a resume");
+    bed.sql("alter table u add column v int; insert into u values (1, 2)").await;
+
+    let list = async |code: &str| {
+        let request =
+            api::ListMirrorEventsRequest { name: name.clone(), code: code.to_owned(), ..Default::default() };
+        bed.mirrors().list_mirror_events(request).await.expect("events").into_inner().events
+    };
+    for code in
+        ["COPY_FINISHED", "TABLE_PAUSED", "RESYNC_BEGUN", "MIRROR_PAUSED", "MIRROR_RESUMED", "COLUMN_ADDED"]
+    {
+        wait::until(code, SOON, || async {
+            match list(code).await.is_empty() {
+                true => Err(format!("{:?}", list("").await)),
+                false => Ok(()),
+            }
+        })
+        .await;
+    }
+    let all = list("").await;
+    assert!(all.iter().all(|event| !event.code.is_empty()), "{all:?}");
+}
+
+/// Temporal's own list of workflows can be asked for mirrors by their figures.
+async fn temporal_shows_figures(bed: Bed) {
+    bed.sql("create table t (id int primary key); insert into t select generate_series(1, 4321)").await;
+    bed.mirror_streaming(&["public.t"]).await;
+    let client = stack::temporal().await;
+    let query = format!(
+        "MirrorName = '{}' and MirrorRowsCopied = 4321 and MirrorLagSeconds < 60 and MirrorVerdict in ('IDLE', 'HEALTHY')",
+        bed.name
+    );
+    wait::until("the mirror's workflow", Duration::from_secs(240), || async {
+        let mut listed = client.list_workflows(query.clone(), Default::default());
+        match listed.next().await {
+            Some(Ok(workflow)) if workflow.id() == format!("mirror/{}", bed.name) => Ok(()),
+            Some(Ok(workflow)) => Err(workflow.id().to_owned()),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("not listed".to_owned()),
+        }
+    })
+    .await;
 }

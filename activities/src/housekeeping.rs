@@ -1,10 +1,12 @@
 //! Regular work for all mirrors: slots of quiet databases are moved forward, lag is measured, what
-//! is past its time is deleted, physical deletes are repeated.
+//! is past its time is deleted, physical deletes are repeated, and Temporal's UI is told how mirrors are.
 
 #![expect(
     dead_code,
     reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
 )]
+
+mod show;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +58,16 @@ impl Step {
         ctx: ActivityContext,
     ) -> Result<HousekeepingReport, ActivityError> {
         self.remind(&ctx).await;
-        let done = alive::interruptible(&ctx, Box::pin(housekeep(&self.0))).await;
+        let client = ctx.client();
+        let round = async {
+            let report = housekeep(&self.0).await?;
+            // Behind the looks at the sources: what they saw is told, too.
+            if let Err(error) = show::figures(&self.0, &client).await {
+                tracing::debug!(error = %error, "Temporal could not be told how mirrors are");
+            }
+            Ok(report)
+        };
+        let done = alive::interruptible(&ctx, Box::pin(round)).await;
         done.map_err(|error| failure::ended(&ctx, error))
     }
 }

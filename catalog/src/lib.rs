@@ -8,6 +8,7 @@
 //! - [`difference`]: how two specs differ, in words and without secrets.
 //! - [`sealing`]: secrets as they are stored.
 //! - [`failure`]: a failure as it is stored.
+//! - [`health`]: how a stream fares; [`progress`]: how far a mirror is.
 //! - [`slots`]: replication slots as they are seen, and how fast they fill.
 //!
 //! The database:
@@ -45,6 +46,7 @@ mod errors;
 pub mod events;
 pub mod failure;
 pub mod follow;
+pub mod health;
 pub mod leaves;
 pub mod migration;
 pub mod mirrors;
@@ -53,6 +55,7 @@ mod nulled;
 pub mod page;
 pub mod partitions;
 pub mod peers;
+pub mod progress;
 pub mod purges;
 pub mod recovery;
 pub mod retention;

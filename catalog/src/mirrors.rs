@@ -1,10 +1,13 @@
 //! Mirrors: their specs with every default resolved, what is wanted of them, and their state.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use deadpool_postgres::{GenericClient, Transaction};
 use jiff::Timestamp;
 use millrace_terms::{Code, Error, Result, TableName};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_postgres::Row;
 
@@ -285,6 +288,23 @@ impl Catalog {
         let set = "error = case when error->>'code' = $2::jsonb->>'code'
             and error->>'message' = $2::jsonb->>'message' then error else $2 end";
         self.update_mirror(name, set, &[&failure.as_ref().map(sql::json)]).await
+    }
+
+    /// What was told of mirrors in Temporal's UI, by name. What another release told is left out.
+    pub async fn shown_figures<T: DeserializeOwned>(&self) -> Result<BTreeMap<String, T>> {
+        let sql = "select name, shown from mirrors where shown is not null";
+        let rows = sql::rows(&self.client().await?, sql, &[]).await?;
+        let read = |row: &Row| {
+            let shown = Columns(row).json::<Value>("shown").ok()?;
+            Some((Columns(row).text("name").ok()?, serde_json::from_value(shown).ok()?))
+        };
+        Ok(rows.iter().filter_map(read).collect())
+    }
+
+    /// Notes what was told of a mirror there.
+    pub async fn note_shown<T: Serialize + Debug + Sync>(&self, name: &str, shown: &T) -> Result<()> {
+        let sql = "update mirrors set shown = $2 where name = $1";
+        sql::execute(&self.client().await?, sql, &[&name, &sql::json(shown)]).await.map(drop)
     }
 
     /// Deletes a mirror with its streams, tables, partitions and figures, and writes down how that

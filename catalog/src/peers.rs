@@ -110,6 +110,12 @@ impl Catalog {
         self.open_peer(&row.ok_or_else(|| not_found(name))?)
     }
 
+    /// Number of the peers. None of their secrets is opened for it.
+    pub async fn count_peers(&self) -> Result<u64> {
+        let row = sql::one(&self.client().await?, "select count(*) as peers from peers", &[]).await?;
+        Columns(&row).count("peers")
+    }
+
     /// Peers by name.
     pub async fn list_peers(&self, request: &PageRequest, filter: &PeerFilter) -> Result<Page<Peer>> {
         let rows = sql::rows(

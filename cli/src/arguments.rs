@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::logs::{LogArguments, Speaker};
 use crate::{
     apply, audit, context, demo, dev, doctor, embedded_clickhouse, export, health, import, keys, migrate,
-    mirror, peer, server, shell, table, token, worker,
+    mirror, peer, server, shell, status, table, token, worker,
 };
 
 /// Millrace replicates PostgreSQL into ClickHouse.
@@ -58,6 +58,8 @@ pub enum Command {
     Context(context::ContextArguments),
     /// Turn another tool's mirrors into the file that `apply` takes
     Import(import::ImportArguments),
+    /// Show how everything is: mirrors, workers, lag, and what somebody should look at
+    Status(status::StatusArguments),
     /// Look at everything and say what is wrong, and what mends it
     Doctor(doctor::DoctorArguments),
     /// Who may call the API: make, list and revoke tokens

@@ -3,7 +3,7 @@
 //! - [`arguments`]: the command line; one module per noun below it. [`command_line`] reads it, [`examples`]
 //!   end each help.
 //! - [`server`], [`worker`], [`migrate`]: the processes of a production installation.
-//! - [`doctor`]: what is wrong, and what mends it.
+//! - [`doctor`]: what is wrong, and what mends it. [`status`]: how everything is.
 //! - [`dev`], [`demo`], [`embedded_clickhouse`]: the embedded stack.
 //! - [`keys`]: the keys that seal secrets in the catalog.
 //! - [`health`]: asks a process how it is, for container platforms.
@@ -42,6 +42,7 @@ pub mod server;
 pub mod settings;
 pub mod shell;
 pub mod signals;
+pub mod status;
 pub mod table;
 pub mod token;
 pub mod worker;
@@ -99,6 +100,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Schema(arguments) => apply::schema::run(arguments),
         Command::Completion(arguments) => shell::completion(arguments),
         Command::Man(arguments) => shell::man(arguments),
+        Command::Status(arguments) => Box::pin(status::run(arguments)).await.map(|()| ExitCode::SUCCESS),
         Command::Doctor(arguments) => Box::pin(doctor::run(arguments)).await,
         Command::Health(arguments) => Box::pin(health::run(arguments)).await,
         Command::EmbeddedClickhouse(arguments) => Box::pin(embedded_clickhouse::run(arguments)).await,

@@ -6,6 +6,8 @@ pub(crate) mod access;
 pub(crate) mod filter;
 pub(crate) mod mirror;
 pub(crate) mod peer;
+pub(crate) mod progress;
 pub(crate) mod stream;
+pub(crate) mod system;
 pub(crate) mod verification;
 pub(crate) mod view;

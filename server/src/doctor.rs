@@ -1,8 +1,10 @@
 //! How the installation and stored mirrors are judged, from facts. Pure.
 
 use catalog::failure::Failure;
+use catalog::health::{self, Health};
 use catalog::mirrors::Mirror;
-use catalog::state::{MirrorState, Verdict as Health};
+use catalog::state::MirrorState;
+use jiff::Timestamp;
 use millrace_catalog as catalog;
 use millrace_terms::check::{Check, Name, Rule, Skew, Verdict, judge};
 use millrace_terms::{Code, Error, Result};
@@ -153,6 +155,8 @@ pub(crate) struct MirrorFacts {
     pub(crate) mirror: Mirror,
     /// Whether its workflow runs.
     pub(crate) workflow_runs: Result<bool>,
+    /// When it was looked at.
+    pub(crate) now: Timestamp,
 }
 
 const MIRROR_RULES: &[Rule<MirrorFacts>] = &[
@@ -199,14 +203,14 @@ fn state(facts: &MirrorFacts) -> Option<Verdict> {
 }
 
 fn stream(facts: &MirrorFacts) -> Option<Verdict> {
-    if facts.mirror.state == MirrorState::Paused {
+    // Said by the check of the state.
+    if matches!(facts.mirror.state, MirrorState::Paused | MirrorState::Failed) {
         return None;
     }
-    let stalled = facts.mirror.streams.iter().find(|stream| stream.verdict == Health::Stalled);
-    match stalled.map(|stream| &stream.reason) {
-        Some(Some(reason)) => Some(Verdict::Fail(as_error(reason))),
-        Some(None) => None,
-        None => Some(Verdict::Pass("not stalled".into())),
+    let judged = facts.mirror.streams.iter().map(|stream| health::judge(&facts.mirror, stream, facts.now));
+    match health::worst(judged) {
+        Health::Stalled(reason) => Some(Verdict::Fail(as_error(&reason))),
+        _ => Some(Verdict::Pass("not stalled".into())),
     }
 }
 

@@ -250,6 +250,7 @@ service! {
 service! {
     SystemService {
         get_version "GetVersion" (GetVersionRequest) -> GetVersionResponse;
+        get_system_status "GetSystemStatus" (GetSystemStatusRequest) -> SystemStatus;
         apply "Apply" (ApplyRequest) -> ApplyResponse;
         export "Export" (ExportRequest) -> ExportResponse;
         doctor "Doctor" (DoctorRequest) -> DoctorResponse;

@@ -91,12 +91,18 @@ impl Orchestra {
         }
     }
 
-    /// Registers the search attributes of the workflows that it starts. Repeating it changes nothing.
+    /// Registers the search attributes of the workflows, those that the namespace does not have. Repeating it
+    /// changes nothing.
     pub(crate) async fn register(&self) -> Result<()> {
+        let missing = self.attributes_missing().await?;
+        if missing.is_empty() {
+            return Ok(());
+        }
         let request = AddSearchAttributesRequest {
             search_attributes: attributes()
                 .map(|(name, kind)| (name.to_owned(), i32::from(kind)))
                 .into_iter()
+                .filter(|(name, _)| missing.contains(name))
                 .collect::<HashMap<_, _>>(),
             namespace: self.client.options().namespace.clone(),
         };
@@ -300,8 +306,12 @@ impl Orchestra {
 }
 
 /// The search attributes of our workflows, and what they hold.
-fn attributes() -> [(&'static str, IndexedValueType); 2] {
-    [ids::MIRROR_NAME, ids::MIRROR_STATE].map(|key| (key.name(), IndexedValueType::Keyword))
+fn attributes() -> [(&'static str, IndexedValueType); 5] {
+    let words = [ids::MIRROR_NAME, ids::MIRROR_STATE, ids::MIRROR_VERDICT];
+    let [name, state, verdict] = words.map(|key| (key.name(), IndexedValueType::Keyword));
+    let numbers = [ids::MIRROR_ROWS_COPIED, ids::MIRROR_LAG_SECONDS];
+    let [rows, lag] = numbers.map(|key| (key.name(), IndexedValueType::Int));
+    [name, state, verdict, rows, lag]
 }
 
 /// What a status of Temporal's means for our callers.

@@ -9,8 +9,8 @@ use millrace_terms::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::payload::{
-    CopyEnded, DropOptions, DueTable, MirrorReport, MirrorStatus, Outcome, Overview, Recovery, SnapshotInput,
-    SourceInput, StreamEnded, TableCopy,
+    CopyEnded, DropOptions, DueTable, Figures, MirrorReport, MirrorStatus, Outcome, Overview, Recovery,
+    SnapshotInput, SourceInput, StreamEnded, TableCopy,
 };
 use crate::phase::{Event, Phase};
 
@@ -42,6 +42,9 @@ pub struct Progress {
     /// Whether slot and publication of a completed mirror are removed.
     #[serde(default)]
     pub released: bool,
+    /// How the mirror was when that was told last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<Figures>,
     /// Whether the catalog is being asked: what it said last is about to be replaced.
     #[serde(skip)]
     pub asking: bool,
@@ -115,6 +118,7 @@ impl Default for Progress {
             recorded: None,
             drop: None,
             released: false,
+            figures: None,
             asking: false,
         }
     }
@@ -329,11 +333,37 @@ impl Progress {
                 copy.table, copy.copy_no, copy.copiers
             ));
         }
+        if let Some(figures) = &self.figures {
+            text.push_str(&told(figures));
+        }
         if let Some(error) = &self.error {
             text.push_str(&format!("\n\n{error}\n\n{}", error.remedy()));
         }
         text
     }
+}
+
+/// Figures in Markdown.
+fn told(figures: &Figures) -> String {
+    let mut text = String::new();
+    if !figures.verdict.is_empty() {
+        text.push_str(&format!("\n- verdict: **{}** {}", figures.verdict, figures.stalled));
+    }
+    text.push_str(&format!(
+        "\n- {} of {} tables copied: {} of about {} rows",
+        figures.tables_done, figures.tables, figures.rows_copied, figures.rows_estimated
+    ));
+    if let Some(rate) = figures.copied_per_s {
+        text.push_str(&format!(", {rate} rows/s"));
+    }
+    if let Some(eta) = figures.eta_s {
+        text.push_str(&format!(", {eta} s left"));
+    }
+    text.push_str(&format!("\n- streamed: {} rows/s", figures.streamed_per_s));
+    if let (Some(bytes), Some(seconds)) = (figures.lag_bytes, figures.lag_s) {
+        text.push_str(&format!(", lag {bytes} bytes, {seconds} s"));
+    }
+    format!("{text}\n- as of {}", figures.as_of)
 }
 
 /// Whether a stream that failed so cannot go on from its position, as far as it can tell: a new slot and

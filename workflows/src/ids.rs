@@ -10,6 +10,18 @@ pub const MIRROR_NAME: SearchAttributeKey<String> = SearchAttributeKey::keyword(
 /// Search attribute: the mirror's state, as the API names it.
 pub const MIRROR_STATE: SearchAttributeKey<String> = SearchAttributeKey::keyword("MirrorState");
 
+/// Search attribute: how the mirror's stream fares that fares worst, as the API names it.
+pub const MIRROR_VERDICT: SearchAttributeKey<String> = SearchAttributeKey::keyword("MirrorVerdict");
+
+/// Search attribute: rows copied by the running or the last copy of each of the mirror's tables.
+pub const MIRROR_ROWS_COPIED: SearchAttributeKey<i64> = SearchAttributeKey::int("MirrorRowsCopied");
+
+/// Search attribute: whole seconds by which the mirror's stream lags that lags most.
+pub const MIRROR_LAG_SECONDS: SearchAttributeKey<i64> = SearchAttributeKey::int("MirrorLagSeconds");
+
+/// Names of the search attributes that hold figures. They are set only where the namespace has all of them.
+pub const FIGURE_ATTRIBUTES: [&str; 3] = ["MirrorVerdict", "MirrorRowsCopied", "MirrorLagSeconds"];
+
 /// Id of a mirror's workflow.
 pub fn mirror(mirror: &str) -> String {
     format!("mirror/{mirror}")
@@ -83,6 +95,12 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_are_those_of_the_keys() {
+        let keys = [MIRROR_VERDICT.name(), MIRROR_ROWS_COPIED.name(), MIRROR_LAG_SECONDS.name()];
+        assert_eq!(keys, FIGURE_ATTRIBUTES);
+    }
 
     #[test]
     fn a_workflow_finds_the_other_queues_from_its_own() {

@@ -16,8 +16,8 @@ use crate::contract::{DropActivities, MirrorActivities};
 use crate::decide::{Child, Progress, Step, snapshot_input};
 use crate::failure::{self, Ended};
 use crate::payload::{
-    CopyEnded, DropInput, DropOptions, DueTable, MirrorInput, MirrorRef, MirrorStatus, Resync, ResyncInput,
-    StreamEnded, StreamRef,
+    CopyEnded, DropInput, DropOptions, DueTable, Figures, MirrorInput, MirrorRef, MirrorStatus, Resync,
+    ResyncInput, StreamEnded, StreamRef,
 };
 use crate::phase::{Event, Phase};
 use crate::{DropMirrorWorkflow, SnapshotWorkflow, StreamWorkflow, children, ids, options};
@@ -64,6 +64,8 @@ impl MirrorWorkflow {
     /// One step after the other, until the mirror is completed or handed over to be dropped.
     #[run(name = "MirrorWorkflow")]
     pub async fn run(ctx: &mut WorkflowContext<Self>) -> WorkflowResult<MirrorStatus> {
+        // A run that goes on where another ended tells nothing by itself.
+        ctx.set_current_details(ctx.state(|workflow| workflow.progress.details()));
         loop {
             if ctx.continue_as_new_suggested() && ctx.all_handlers_finished() {
                 let input = ctx.state(|workflow| MirrorInput {
@@ -96,6 +98,21 @@ impl MirrorWorkflow {
     #[signal(name = "catalog_changed")]
     pub fn catalog_changed(&mut self, _ctx: &mut SyncWorkflowContext<Self>) {
         self.progress.stale = true;
+    }
+
+    /// How the mirror is, for Temporal's UI. Nothing depends on it.
+    #[signal(name = "figures")]
+    pub fn figures(&mut self, ctx: &mut SyncWorkflowContext<Self>, figures: Figures) {
+        if figures.is_indexed {
+            let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            ctx.upsert_search_attributes([
+                ids::MIRROR_VERDICT.value_set(figures.verdict.clone()),
+                ids::MIRROR_ROWS_COPIED.value_set(number(figures.rows_copied)),
+                ids::MIRROR_LAG_SECONDS.value_set(number(figures.lag_s.unwrap_or_default())),
+            ]);
+        }
+        self.progress.figures = Some(figures);
+        ctx.set_current_details(self.progress.details());
     }
 
     /// Where the mirror stands.

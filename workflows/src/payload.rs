@@ -296,6 +296,40 @@ pub struct MirrorStatus {
     pub copying: Vec<String>,
 }
 
+/// Signal to the mirror's workflow: how the mirror is, for Temporal's UI.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Figures {
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// The same for people.
+    pub as_of: String,
+    /// How the stream fares that fares worst, as the API names it; empty before they begin.
+    pub verdict: String,
+    /// Why that one is STALLED: code and words; empty otherwise.
+    pub stalled: String,
+    /// Number of tables.
+    pub tables: u64,
+    /// Number of those that are copied whole, and stream.
+    pub tables_done: u64,
+    /// Rows copied.
+    pub rows_copied: u64,
+    /// Rows of all tables, estimated.
+    pub rows_estimated: u64,
+    /// Rows per second of the copies that run; none if none runs.
+    pub copied_per_s: Option<u64>,
+    /// Seconds until every table is copied; none if that cannot be told.
+    pub eta_s: Option<u64>,
+    /// Rows per second that the streams wrote over the last minute.
+    pub streamed_per_s: u64,
+    /// Bytes by which the stream lags that lags most; none if that is not known.
+    pub lag_bytes: Option<u64>,
+    /// Seconds by which the stream lags that lags most; none if that is not known.
+    pub lag_s: Option<u64>,
+    /// Whether the namespace has the search attributes for them.
+    pub is_indexed: bool,
+}
+
 /// How a mirror is dropped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DropOptions {

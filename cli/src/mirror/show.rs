@@ -20,11 +20,15 @@ pub(super) fn mirror(mirror: &Mirror) -> String {
         mirror.source,
         mirror.destination
     )];
+    lines.extend(copies(mirror));
     if let Some(error) = &mirror.error {
         lines.push(format!("error: {}\n remedy: {}\n   code: {}", error.message, error.remedy, error.code));
     }
     for stream in &mirror.streams {
         lines.push(stream_line(stream));
+        if let Some(failure) = &stream.failure {
+            lines.push(format!("  remedy: {}\n    code: {}", failure.remedy, failure.code));
+        }
         lines.extend(slot_line(stream));
     }
     lines.push(String::new());
@@ -43,6 +47,25 @@ pub(super) fn mirror(mirror: &Mirror) -> String {
     lines.join("\n")
 }
 
+/// How far the copies of a mirror are, while there are any.
+pub(super) fn copies(mirror: &Mirror) -> Option<String> {
+    let progress = mirror.progress.as_ref()?;
+    if progress.tables_pending + progress.tables_copying == 0 {
+        return None;
+    }
+    let mut line = format!("{} of {} tables copied", progress.tables_streaming, progress.tables);
+    line.extend(pace(progress.copy_rows_per_second, progress.eta_seconds).map(|pace| format!(", {pace}")));
+    Some(line)
+}
+
+/// How fast rows are copied, and when that ends.
+fn pace(rows_per_second: Option<f64>, eta_seconds: Option<f64>) -> Option<String> {
+    let rate = rows_per_second.map(figures::rate);
+    let left = eta_seconds.map(|seconds| format!("{} left", figures::duration(seconds)));
+    let parts: Vec<String> = rate.into_iter().chain(left).collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
 /// One stream on one line.
 pub(super) fn stream_line(stream: &Stream) -> String {
     let mut line = format!("stream {}: {}", stream.number, verdict(stream));
@@ -50,6 +73,9 @@ pub(super) fn stream_line(stream: &Stream) -> String {
         line.push_str(&format!(", position {}", stream.position));
     }
     line.push_str(&format!(", lag {}", lag(stream)));
+    if stream.rows_per_second > 0.0 {
+        line.push_str(&format!(", {}", figures::rate(stream.rows_per_second)));
+    }
     if !stream.slot.is_empty() {
         line.push_str(&format!(", slot {}", stream.slot));
     }
@@ -85,7 +111,10 @@ fn slot_line(stream: &Stream) -> Option<String> {
 pub(super) fn verdict(stream: &Stream) -> String {
     match stream.verdict() {
         stream::Verdict::Unspecified => "not started".to_owned(),
-        stream::Verdict::Stalled => format!("STALLED ({})", stream.reason),
+        stream::Verdict::Stalled => match &stream.failure {
+            Some(failure) => format!("STALLED ({}: {})", failure.code, failure.message),
+            None => format!("STALLED ({})", stream.reason),
+        },
         verdict => verdict.as_str_name().to_owned(),
     }
 }
@@ -154,7 +183,7 @@ pub(super) fn note(table: &Table) -> String {
     match &table.error {
         Some(error) => error.code.clone(),
         None if !table.blocked_by.is_empty() => format!("waits for {}", table.blocked_by),
-        None => String::new(),
+        None => pace(table.rows_per_second, table.eta_seconds).unwrap_or_default(),
     }
 }
 
@@ -203,6 +232,8 @@ pub(super) mod tests {
             state: table::State::Copying.into(),
             rows_copied: 120_000,
             rows_estimated: 200_000,
+            rows_per_second: Some(40_000.0),
+            eta_seconds: Some(2.0),
             ..Default::default()
         };
         let failed = Table {
@@ -222,6 +253,7 @@ pub(super) mod tests {
             position: "0/1A2B3C".into(),
             lag_bytes: Some(2048),
             lag_seconds: Some(0.25),
+            rows_per_second: 12.0,
             verdict: stream::Verdict::Healthy.into(),
             replication_slot: Some(v1::ReplicationSlot {
                 active: true,
@@ -241,6 +273,14 @@ pub(super) mod tests {
             destination: "warehouse".into(),
             tables: vec![copying, failed],
             streams: vec![stream],
+            progress: Some(v1::MirrorProgress {
+                tables: 2,
+                tables_copying: 1,
+                tables_in_error: 1,
+                copy_rows_per_second: Some(40_000.0),
+                eta_seconds: Some(2.0),
+                ..Default::default()
+            }),
             ..Default::default()
         }
     }
@@ -249,11 +289,12 @@ pub(super) mod tests {
     fn a_mirror_shows_its_stream_its_tables_and_what_is_wrong() {
         insta::assert_snapshot!(super::mirror(&shop()), @r"
         shop  DEGRADED  shop-pg -> warehouse
-        stream 0: HEALTHY, position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+        0 of 2 tables copied, 40,000 rows/s, 2.0 s left
+        stream 0: HEALTHY, position 0/1A2B3C, lag 2.0 KiB, 0.2 s, 12 rows/s, slot millrace_a1b2c3_shop
           slot: active, reserved, holds 3.0 GiB of the log of 10.0 GiB at most, grows by 1.0 MiB/s, reaches its limit in 119 min
 
         TABLE          DESTINATION  STATE     COPIED   %  INSERTS  UPDATES  DELETES  TRUNCATES  NOTE
-        public.orders  orders       COPYING  120,000  60        0        0        0          0
+        public.orders  orders       COPYING  120,000  60        0        0        0          0  40,000 rows/s, 2.0 s left
         public.log     log          ERROR          0   -        0        0        0          0  TABLE_SCHEMA_CHANGED
 
         public.log: the key changed
@@ -279,15 +320,16 @@ pub(super) mod tests {
         assert_eq!(worst(&mirror.streams).map(|stream| stream.number), Some(2));
         insta::assert_snapshot!(super::mirror(&mirror), @r"
         shop  DEGRADED  shop-pg -> warehouse
-        stream 0: HEALTHY, position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+        0 of 2 tables copied, 40,000 rows/s, 2.0 s left
+        stream 0: HEALTHY, position 0/1A2B3C, lag 2.0 KiB, 0.2 s, 12 rows/s, slot millrace_a1b2c3_shop
           slot: active, reserved, holds 3.0 GiB of the log of 10.0 GiB at most, grows by 1.0 MiB/s, reaches its limit in 119 min
-        stream 1: HEALTHY, position 0/1A2B3C, lag 5.0 MiB, 0.2 s, slot millrace_a1b2c3_shop
+        stream 1: HEALTHY, position 0/1A2B3C, lag 5.0 MiB, 0.2 s, 12 rows/s, slot millrace_a1b2c3_shop
           slot: active, reserved, holds 3.0 GiB of the log of 10.0 GiB at most, grows by 1.0 MiB/s, reaches its limit in 119 min
-        stream 2: STALLED (SLOT_IN_USE: another), position 0/1A2B3C, lag 2.0 KiB, 0.2 s, slot millrace_a1b2c3_shop
+        stream 2: STALLED (SLOT_IN_USE: another), position 0/1A2B3C, lag 2.0 KiB, 0.2 s, 12 rows/s, slot millrace_a1b2c3_shop
           slot: active, reserved, holds 3.0 GiB of the log of 10.0 GiB at most, grows by 1.0 MiB/s, reaches its limit in 119 min
 
         TABLE          DESTINATION  STATE    STREAM   COPIED   %  INSERTS  UPDATES  DELETES  TRUNCATES  NOTE
-        public.orders  orders       COPYING       0  120,000  60        0        0        0          0
+        public.orders  orders       COPYING       0  120,000  60        0        0        0          0  40,000 rows/s, 2.0 s left
         public.log     log          ERROR         1        0   -        0        0        0          0  TABLE_SCHEMA_CHANGED
 
         public.log: the key changed

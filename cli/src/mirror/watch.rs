@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use millrace_proto::v1::{Mirror, Table, table};
 
-use super::progress::{self, Rates};
+use super::progress;
 use super::show;
 use super::wait::Watch;
 use crate::client::Client;
@@ -35,14 +35,11 @@ pub(super) async fn run(client: &mut Client, name: &str, output: Output) -> anyh
         Output::Json | Output::Yaml => Screen::Objects(output),
     };
     let mut watch = Watch::new(client, name);
-    let mut rates = Rates::default();
     while let Some(mirror) = watch.next().await? {
-        let now = Instant::now();
-        rates.observe(&mirror, now);
         match &mut screen {
-            Screen::Bars(bars) => bars.draw(&mirror, &rates),
+            Screen::Bars(bars) => bars.draw(&mirror),
             Screen::Lines(lines) => {
-                for line in lines.update(&mirror, &rates, now) {
+                for line in lines.update(&mirror, Instant::now()) {
                     output::write(&line)?;
                 }
             }
@@ -63,7 +60,6 @@ pub(super) async fn run(client: &mut Client, name: &str, output: Output) -> anyh
 
 /// What a command shows on stderr while it waits for a mirror.
 pub(super) struct Progress {
-    rates: Rates,
     bars: Option<Bars>,
     lines: Lines,
 }
@@ -74,16 +70,14 @@ impl Progress {
             true => Some(Bars::new(ProgressDrawTarget::stderr())?),
             false => None,
         };
-        Ok(Self { rates: Rates::default(), bars, lines: Lines::default() })
+        Ok(Self { bars, lines: Lines::default() })
     }
 
     pub(super) fn show(&mut self, mirror: &Mirror) {
-        let now = Instant::now();
-        self.rates.observe(mirror, now);
         match &mut self.bars {
-            Some(bars) => bars.draw(mirror, &self.rates),
+            Some(bars) => bars.draw(mirror),
             None => {
-                for line in self.lines.update(mirror, &self.rates, now) {
+                for line in self.lines.update(mirror, Instant::now()) {
                     eprintln!("{line}");
                 }
             }
@@ -119,7 +113,7 @@ impl Bars {
         Ok(Self { all, tables: Vec::new(), footer, style })
     }
 
-    fn draw(&mut self, mirror: &Mirror, rates: &Rates) {
+    fn draw(&mut self, mirror: &Mirror) {
         let shown = most_interesting(&mirror.tables);
         while self.tables.len() < shown.len() {
             let bar = ProgressBar::new(BAR_STEPS).with_style(self.style.clone());
@@ -131,7 +125,7 @@ impl Bars {
         for (bar, table) in self.tables.iter().zip(&shown) {
             bar.set_prefix(table.source.clone());
             bar.set_position((progress::fraction(table) * BAR_STEPS as f64) as u64);
-            bar.set_message(table_line(table, rates));
+            bar.set_message(table_line(table));
         }
         let hidden = mirror.tables.len() - shown.len();
         let more = if hidden > 0 { format!("and {hidden} more tables\n") } else { String::new() };
@@ -162,35 +156,44 @@ fn most_interesting(tables: &[Table]) -> Vec<&Table> {
 }
 
 /// A table's state and figures.
-fn table_line(table: &Table, rates: &Rates) -> String {
+fn table_line(table: &Table) -> String {
     let state = table.state().as_str_name();
     let note = show::note(table);
     let note = if note.is_empty() { String::new() } else { format!("  {note}") };
     if progress::is_copying(table) {
         let estimate =
             if table.rows_estimated > 0 { figures::count(table.rows_estimated) } else { "?".to_owned() };
-        let rate =
-            rates.rows_per_s(table).map(|rate| format!("  {}", figures::rate(rate))).unwrap_or_default();
-        let eta =
-            rates.eta_s(table).map(|eta| format!("  {} left", figures::duration(eta))).unwrap_or_default();
         let percent = progress::fraction(table) * 100.0;
-        return format!(
-            "{state} {percent:.0}%  {} of ~{estimate}{rate}{eta}{note}",
-            figures::count(table.rows_copied)
-        );
+        let copied = figures::count(table.rows_copied);
+        return format!("{state} {percent:.0}%  {copied} of ~{estimate}{note}");
     }
     let [copied, inserts, updates, deletes] =
         [table.rows_copied, table.inserts, table.updates, table.deletes].map(figures::count);
-    format!("{state}  {copied} copied  {inserts} inserts  {updates} updates  {deletes} deletes{note}")
+    let truncates = match table.truncates {
+        0 => String::new(),
+        truncates => format!("  {} truncates", figures::count(truncates)),
+    };
+    format!(
+        "{state}  {copied} copied  {inserts} inserts  {updates} updates  {deletes} deletes{truncates}{note}"
+    )
 }
 
-/// A mirror's state and how its streams fare.
+/// A mirror's state, how far its copies are, and how its streams fare.
 fn mirror_line(mirror: &Mirror) -> String {
     let mut line = format!("{}: {}", mirror.name, mirror.state().as_str_name());
+    if let Some(copies) = show::copies(mirror) {
+        line.push_str(&format!("  {copies}"));
+    }
     for stream in &mirror.streams {
         let number =
             if mirror.streams.len() > 1 { format!("stream {}: ", stream.number) } else { String::new() };
         line.push_str(&format!("  {number}{}, lag {}", show::verdict(stream), show::lag(stream)));
+        if stream.rows_per_second > 0.0 {
+            line.push_str(&format!(", {}", figures::rate(stream.rows_per_second)));
+        }
+        if let Some(seconds) = stream.replication_slot.as_ref().and_then(|slot| slot.seconds_to_limit) {
+            line.push_str(&format!(", its slot is full in {}", figures::duration(seconds)));
+        }
     }
     if let Some(error) = &mirror.error {
         line.push_str(&format!("  {}: {}", error.code, error.message));
@@ -206,7 +209,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn update(&mut self, mirror: &Mirror, rates: &Rates, now: Instant) -> Vec<String> {
+    fn update(&mut self, mirror: &Mirror, now: Instant) -> Vec<String> {
         let states: Vec<_> = mirror.tables.iter().map(|table| (table.source.clone(), table.state)).collect();
         let summary = mirror_line(mirror);
         let changed: Vec<_> = mirror
@@ -226,7 +229,7 @@ impl Lines {
                 || (is_due && progress::is_copying(table))
         });
         let mut lines: Vec<_> =
-            told.map(|table| format!("  {}: {}", table.source, table_line(table, rates))).collect();
+            told.map(|table| format!("  {}: {}", table.source, table_line(table))).collect();
         lines.insert(0, summary.clone());
         self.states = states;
         self.written = Some((now, summary));
@@ -241,22 +244,23 @@ mod tests {
 
     #[test]
     fn lines_come_when_a_state_changes_and_once_a_second() {
-        let (mut lines, rates, start) = (Lines::default(), Rates::default(), Instant::now());
+        let (mut lines, start) = (Lines::default(), Instant::now());
         let mut mirror = shop();
-        insta::assert_snapshot!(lines.update(&mirror, &rates, start).join("\n"), @r"
-        shop: DEGRADED  HEALTHY, lag 2.0 KiB, 0.2 s
-          public.orders: COPYING 60%  120,000 of ~200,000
+        insta::assert_snapshot!(lines.update(&mirror, start).join("\n"), @r"
+        shop: DEGRADED  0 of 2 tables copied, 40,000 rows/s, 2.0 s left  HEALTHY, lag 2.0 KiB, 0.2 s, 12 rows/s, its slot is full in 119 min
+          public.orders: COPYING 60%  120,000 of ~200,000  40,000 rows/s, 2.0 s left
           public.log: ERROR  0 copied  0 inserts  0 updates  0 deletes  TABLE_SCHEMA_CHANGED
         ");
         mirror.tables[0].rows_copied += 1;
-        assert!(lines.update(&mirror, &rates, start + LINE_PAUSE / 2).is_empty());
-        assert_eq!(lines.update(&mirror, &rates, start + LINE_PAUSE).len(), 2);
+        assert!(lines.update(&mirror, start + LINE_PAUSE / 2).is_empty());
+        assert_eq!(lines.update(&mirror, start + LINE_PAUSE).len(), 2);
         mirror.tables[0].set_state(table::State::Streaming);
-        insta::assert_snapshot!(lines.update(&mirror, &rates, start + LINE_PAUSE).join("\n"), @r"
-        shop: DEGRADED  HEALTHY, lag 2.0 KiB, 0.2 s
+        (mirror.tables[0].rows_per_second, mirror.tables[0].eta_seconds) = (None, None);
+        insta::assert_snapshot!(lines.update(&mirror, start + LINE_PAUSE).join("\n"), @r"
+        shop: DEGRADED  0 of 2 tables copied, 40,000 rows/s, 2.0 s left  HEALTHY, lag 2.0 KiB, 0.2 s, 12 rows/s, its slot is full in 119 min
           public.orders: STREAMING  120,001 copied  0 inserts  0 updates  0 deletes
         ");
-        assert!(lines.update(&mirror, &rates, start + 3 * LINE_PAUSE).is_empty());
+        assert!(lines.update(&mirror, start + 3 * LINE_PAUSE).is_empty());
     }
 
     #[test]

@@ -68,6 +68,7 @@ const METHODS: &[(&str, Role, Effect)] = &[
     ("RevokeToken", Admin, Changes(Token)),
     ("ListAuditEntries", Admin, Reads),
     ("GetVersion", Viewer, Reads),
+    ("GetSystemStatus", Viewer, Reads),
     ("Doctor", Viewer, Reads),
     ("Export", Viewer, Reads),
     ("Apply", Operator, Changes(Several)),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 use millrace_catalog::drafts::CheckReport;
 use millrace_proto::v1;
 use millrace_proto::v1::diagnosis::Kind;
@@ -100,7 +101,7 @@ impl Control {
             Err(error) => return vec![Check::fail(Name::State, &error)],
         };
         let workflow_runs = self.orchestra.mirror_runs(name).await;
-        let mut checks = mirror(&MirrorFacts { mirror: stored, workflow_runs });
+        let mut checks = mirror(&MirrorFacts { mirror: stored, workflow_runs, now: Timestamp::now() });
         checks.extend(worker_checks(is_staffed, Box::pin(self.check_stored(name))).await);
         checks
     }

@@ -1,4 +1,4 @@
-//! What people ask of running mirrors beside their states: batches, slots.
+//! What people ask of running mirrors beside their states: batches, slots, and all of it together.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use millrace_proto::v1;
 use millrace_terms::{Code, Error};
 
 use super::Control;
-use crate::convert::stream;
+use crate::convert::{stream, system};
 use crate::fault::{Answer, invalid};
 use crate::report;
 use crate::text::{Page, name_of};
@@ -51,5 +51,23 @@ impl Control {
         })?;
         let known = self.catalog.stream_of_slot(&name, &slot).await?.and_then(|stream| stream.slot_seen);
         Ok(stream::slot(&slot, &SlotSeen::new(look, Timestamp::now(), known.as_ref())))
+    }
+
+    /// How everything is.
+    pub(crate) async fn get_system_status(
+        self: Arc<Self>,
+        _request: v1::GetSystemStatusRequest,
+    ) -> Answer<v1::SystemStatus> {
+        let version = self.clone().get_version(v1::GetVersionRequest {}).await?;
+        let (mirrors, peers, queues) =
+            tokio::join!(self.all_mirrors(), self.catalog.count_peers(), self.orchestra.pollers());
+        Ok(v1::SystemStatus {
+            version: version.version,
+            installation: version.installation,
+            catalog_version: version.catalog_version,
+            queues: queues.iter().map(system::queue).collect(),
+            peers: i32::try_from(peers?).unwrap_or(i32::MAX),
+            ..system::status(&mirrors?, Timestamp::now())
+        })
     }
 }

@@ -2,30 +2,21 @@
 
 use catalog::batches::Batch;
 use catalog::failure::Failure;
+use catalog::health::{self, Health};
+use catalog::mirrors::Mirror;
+use catalog::progress;
 use catalog::slots::SlotSeen;
-use catalog::state::{MirrorState, Verdict};
 use catalog::streams::Stream;
 use jiff::Timestamp;
 use millrace_catalog as catalog;
 use millrace_proto::v1;
 use millrace_terms::Lsn;
 
-use super::view::{count, small, time};
+use super::view::{count, failure, small, time};
 
-/// Why a stream that a person stopped does nothing.
-const PAUSED: &str = "the mirror is paused; its slot keeps the source's log until it is resumed";
-
-/// A stored stream at `now`.
-pub(crate) fn stream(stream: &Stream, state: MirrorState, now: Timestamp) -> v1::Stream {
-    use v1::stream::Verdict as Message;
-    let stored = stream.reason.as_ref().map(reason).unwrap_or_default();
-    let (verdict, reason) = match stream.verdict {
-        // The last attempt said how it fared; it has ended since.
-        _ if state == MirrorState::Paused => (Message::Stalled, PAUSED.to_owned()),
-        Verdict::Healthy => (Message::Healthy, stored),
-        Verdict::Idle => (Message::Idle, stored),
-        Verdict::Stalled => (Message::Stalled, stored),
-    };
+/// A stream of a stored mirror at `now`.
+pub(crate) fn stream(mirror: &Mirror, stream: &Stream, now: Timestamp) -> v1::Stream {
+    let health = health::judge(mirror, stream, now);
     v1::Stream {
         number: small(u64::from(stream.n)),
         slot: stream.slot.clone(),
@@ -33,10 +24,23 @@ pub(crate) fn stream(stream: &Stream, state: MirrorState, now: Timestamp) -> v1:
         position: position(stream.position),
         lag_bytes: stream.lag_bytes().map(count),
         lag_seconds: stream.lag_time(now).map(|lag| lag.as_secs_f64()),
-        verdict: verdict.into(),
-        reason,
+        verdict: verdict(&health).into(),
+        reason: health.reason().map(reason).unwrap_or_default(),
+        failure: health.reason().map(failure),
         last_commit_time: stream.last_commit_at.map(time),
         replication_slot: stream.slot_seen.as_ref().map(|seen| slot(&stream.slot, seen)),
+        rows_per_second: progress::stream_rate(stream, now),
+    }
+}
+
+/// How a stream fares.
+pub(crate) fn verdict(health: &Health) -> v1::stream::Verdict {
+    use v1::stream::Verdict;
+    match health {
+        Health::NotStarted => Verdict::Unspecified,
+        Health::Healthy => Verdict::Healthy,
+        Health::Idle => Verdict::Idle,
+        Health::Stalled(_) => Verdict::Stalled,
     }
 }
 

@@ -4,6 +4,7 @@ use catalog::events::{Event, Severity};
 use catalog::failure::Failure;
 use catalog::mirrors::Mirror;
 use catalog::peers::Peer;
+use catalog::progress as figures;
 use catalog::state::{MirrorState, TableState};
 use catalog::tables::Table;
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use millrace_catalog as catalog;
 use millrace_proto::v1;
 use millrace_workflows::ids;
 
-use super::{mirror as mirror_spec, peer as peer_spec, stream};
+use super::{mirror as mirror_spec, peer as peer_spec, progress, stream};
 
 /// A stored peer, without its secrets.
 pub(crate) fn peer(peer: &Peer) -> v1::Peer {
@@ -31,11 +32,12 @@ pub(crate) fn mirror(mirror: &Mirror, now: Timestamp) -> v1::Mirror {
     v1::Mirror {
         state: mirror_state(mirror.state).into(),
         error: mirror.error.as_ref().map(failure),
-        streams: mirror.streams.iter().map(|stored| stream::stream(stored, mirror.state, now)).collect(),
+        streams: mirror.streams.iter().map(|stored| stream::stream(mirror, stored, now)).collect(),
         workflow_id: ids::mirror(&mirror.spec.name),
         create_time: Some(time(mirror.created_at)),
         update_time: Some(time(mirror.updated_at)),
         etag: mirror.etag.clone(),
+        progress: Some(progress::progress(mirror, now)),
         ..message
     }
 }
@@ -77,7 +79,7 @@ fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
         state: table_state(table.state).into(),
         error: table.error.as_ref().map(failure),
         rows_copied: count(copy.rows),
-        rows_estimated: count(rows_estimated(table)),
+        rows_estimated: count(figures::rows_estimated(table)),
         partitions_done: small(copy.done),
         partitions_total: small(copy.partitions),
         bytes_total: count(table.bytes_total),
@@ -87,19 +89,11 @@ fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
         updates: count(table.updates),
         deletes: count(table.deletes),
         truncates: count(table.truncates),
+        rows_per_second: figures::rows_per_second(table),
+        eta_seconds: figures::eta_seconds(table),
         stream: small(u64::from(table.stream)),
         nulled: table.nulled.iter().map(|(column, values)| (column.clone(), count(*values))).collect(),
         ..asked.map(mirror_spec::table_message).unwrap_or_default()
-    }
-}
-
-/// The source's estimate; of a table never analysed it has none, and then the copied part is scaled up.
-fn rows_estimated(table: &Table) -> u64 {
-    let copy = table.copy;
-    match (table.rows_estimated, copy.bytes_planned_done) {
-        (0, 0) => copy.rows,
-        (0, done) => (u128::from(copy.rows) * u128::from(copy.bytes_planned) / u128::from(done)) as u64,
-        (rows, _) => rows,
     }
 }
 
@@ -145,7 +139,7 @@ pub(crate) fn small(number: u64) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use catalog::copies::CopyProgress;
     use catalog::spec::{MirrorSpec, Mode, RULES, Settings, TableSpec};
     use catalog::state::Desired;
@@ -155,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    fn at(second: i64) -> Timestamp {
+    pub(in crate::convert) fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
     }
 
@@ -222,7 +216,7 @@ mod tests {
         }
     }
 
-    fn stored_mirror() -> Mirror {
+    pub(in crate::convert) fn stored_mirror() -> Mirror {
         let table = TableSpec {
             destination: "orders".into(),
             exclude: vec!["note".into()],

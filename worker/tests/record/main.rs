@@ -14,7 +14,7 @@ use std::time::Duration;
 use millrace_terms::{Code, Error};
 use millrace_workflows::ids::{self, Queues};
 use millrace_workflows::payload::{
-    CheckInput, DropOptions, DropReport, MirrorInput, MirrorStatus, VerifyRef,
+    CheckInput, DropOptions, DropReport, Figures, MirrorInput, MirrorStatus, VerifyRef,
 };
 use millrace_workflows::phase::Phase;
 use millrace_workflows::{
@@ -157,6 +157,7 @@ async fn record_histories() {
             a_mirror_is_dropped_in_setup(&stage),
             a_mirror_is_edited(&stage),
             a_mirror_has_several_streams(&stage),
+            a_mirror_shows_its_figures(&stage),
             a_mirror_is_verified(&stage),
             others(&stage),
         );
@@ -265,6 +266,21 @@ async fn a_mirror_has_several_streams(stage: &Stage) {
     mirror.drop(false).await;
     mirror.record(ids::mirror(&mirror.mirror), "mirror-spread").await;
     mirror.record(ids::drop(&mirror.mirror), "drop-spread").await;
+}
+
+async fn a_mirror_shows_its_figures(stage: &Stage) {
+    let script = Script { tables: [(1, Table::new())].into(), ..Script::default() };
+    let mirror = stage.start("shown", script).await;
+    mirror.state("RUNNING").await;
+    for (verdict, is_indexed) in [("IDLE", false), ("HEALTHY", true)] {
+        let figures =
+            Figures { verdict: verdict.into(), tables: 1, tables_done: 1, is_indexed, ..Default::default() };
+        mirror.handle.signal(MirrorWorkflow::figures, figures, Default::default()).await.unwrap();
+        assert!(mirror.pause().await.unwrap().streaming.is_empty());
+        mirror.resume().await;
+    }
+    mirror.drop(false).await;
+    mirror.record(ids::mirror(&mirror.mirror), "mirror-shown").await;
 }
 
 async fn a_mirror_is_verified(stage: &Stage) {

@@ -236,3 +236,32 @@ fn streams_that_are_lost_one_after_the_other_are_prepared_together_while_the_res
     mirror.stale = false;
     assert_eq!(mirror.next(), Step::StartStreams(vec![0, 2]));
 }
+
+#[test]
+fn the_details_hold_the_figures_that_were_told() {
+    let mut mirror = running(&[]);
+    mirror.overview.state = "SNAPSHOT".into();
+    mirror.figures = Some(Figures {
+        as_of: "2026-11-21 03:27:00 UTC".into(),
+        verdict: "STALLED".into(),
+        stalled: "NO_WORKERS: no worker".into(),
+        tables: 3,
+        tables_done: 1,
+        rows_copied: 500,
+        rows_estimated: 1_000,
+        copied_per_s: Some(50),
+        eta_s: Some(10),
+        lag_bytes: Some(7),
+        lag_s: Some(2),
+        ..Figures::default()
+    });
+    let details = mirror.details();
+    for line in [
+        "- verdict: **STALLED** NO_WORKERS: no worker",
+        "- 1 of 3 tables copied: 500 of about 1000 rows, 50 rows/s, 10 s left",
+        "- streamed: 0 rows/s, lag 7 bytes, 2 s",
+        "- as of 2026-11-21 03:27:00 UTC",
+    ] {
+        assert!(details.contains(line), "{line} in {details}");
+    }
+}
