@@ -13,6 +13,8 @@ mod support;
 
 mod access;
 mod api;
+mod audit;
+mod cancel;
 mod chaos;
 mod clients;
 mod crash;
@@ -44,6 +46,7 @@ mod stream;
 mod streams;
 mod tables;
 mod temporal;
+mod tls;
 mod transactions;
 mod types;
 mod user;
@@ -56,6 +59,8 @@ fn main() {
     let trials: Vec<Trial> = [
         access::tests(),
         api::tests(),
+        audit::tests(),
+        cancel::tests(),
         chaos::tests(),
         clients::tests(),
         crash::tests(),
@@ -87,6 +92,7 @@ fn main() {
         streams::tests(),
         tables::tests(),
         temporal::tests(),
+        tls::tests(),
         transactions::tests(),
         types::tests(),
         user::tests(),

@@ -130,6 +130,8 @@ impl Work<'_> {
         for table in &planned {
             let knows = table.is_kept && table.table.state.is_streamed();
             self.resync(table, log_end, knows && table.table.state != TableState::Pending).await?;
+            // Who asks for a copy wants one, also where an earlier one was cancelled.
+            self.environment.catalog.continue_copy(table.table).await?;
         }
         Ok(())
     }

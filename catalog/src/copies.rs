@@ -7,7 +7,8 @@ use tokio_postgres::Row;
 
 use crate::connection::Catalog;
 use crate::sql::{self, Columns};
-use crate::state::Desired;
+use crate::state::{Desired, TableState};
+use crate::tables::Table;
 use crate::{errors, mirrors, streams, tables};
 
 /// A copy that is to be done now.
@@ -86,7 +87,8 @@ impl CopyProgress {
 impl Catalog {
     /// Begins copies of tables that wait for one, until `parallel_tables` are to be done at once,
     /// and gives **all** that are to be done now: those begun before too. So a caller that lost the
-    /// answer asks again and gets it. Nothing is begun while the mirror is paused or dropped.
+    /// answer asks again and gets it. Nothing is begun while the mirror is paused or dropped, and no copy
+    /// that a user cancelled is among them.
     ///
     /// # Errors
     /// MIRROR_NOT_FOUND.
@@ -103,10 +105,11 @@ impl Catalog {
                     state = case state when 'PENDING' then 'COPYING' else state end
                  where id in (
                     select id from mirror_tables
-                    where mirror = $1 and not copying and edit is null
+                    where mirror = $1 and not copying and not copy_cancelled and edit is null
                         and state in ('PENDING', 'COPYING', 'RESYNCING')
                     order by id
-                    limit greatest(0, $2 - (select count(*) from mirror_tables where mirror = $1 and copying)))
+                    limit greatest(0, $2 - (select count(*) from mirror_tables
+                        where mirror = $1 and copying and not copy_cancelled)))
                  and not copying and state in ('PENDING', 'COPYING', 'RESYNCING') -- paused since",
                 &[&mirror, &i64::from(parallel_tables)],
             )
@@ -115,13 +118,57 @@ impl Catalog {
         let rows = sql::rows(
             &transaction,
             "select id, source_schema, source_name, copy_no, rows_estimated, bytes_total from mirror_tables
-             where mirror = $1 and copying order by id",
+             where mirror = $1 and copying and not copy_cancelled order by id",
             &[&mirror],
         )
         .await?;
         let copies = rows.iter().map(read).collect::<Result<Vec<_>>>()?;
         transaction.commit().await.map_err(errors::database)?;
         Ok(copies)
+    }
+
+    /// Cancels the copy of a table: it is not begun, or not gone on with, until
+    /// [`Catalog::continue_copy`]. Its partitions that are done stay done, and the table is streamed as before.
+    /// Gives whether it was cancelled now.
+    ///
+    /// # Errors
+    /// TABLE_NOT_FOUND; MIRROR_STATE if there is nothing to copy.
+    pub async fn cancel_copy(&self, table: &Table) -> Result<bool> {
+        self.set_cancelled(table, true).await
+    }
+
+    /// Lets a copy go on that was cancelled. Gives whether it was.
+    ///
+    /// # Errors
+    /// TABLE_NOT_FOUND; MIRROR_STATE if there is nothing to copy.
+    pub async fn continue_copy(&self, table: &Table) -> Result<bool> {
+        self.set_cancelled(table, false).await
+    }
+
+    async fn set_cancelled(&self, table: &Table, is_cancelled: bool) -> Result<bool> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        // Copies are claimed under the same lock.
+        mirrors::lock(&transaction, &table.mirror).await?;
+        let sql = "select state, copy_cancelled from mirror_tables where id = $1 for no key update";
+        let row = sql::row(&transaction, sql, &[&table.id]).await?;
+        let row = row.ok_or_else(|| tables::not_found(&table.source))?;
+        let state: TableState = Columns(&row).word("state")?;
+        if !state.wants_copy() {
+            let message =
+                format!("table {} is {state}: there is no copy of it to cancel or to continue", table.source);
+            return Err(Error::new(Code::MirrorState, message)
+                .with("mirror", &table.mirror)
+                .with("table", table.source.to_string())
+                .with("state", state.to_string()));
+        }
+        if Columns(&row).get::<bool>("copy_cancelled")? == is_cancelled {
+            return Ok(false);
+        }
+        let sql = "update mirror_tables set copy_cancelled = $2, blocked_by = null where id = $1";
+        sql::execute(&transaction, sql, &[&table.id, &is_cancelled]).await?;
+        transaction.commit().await.map_err(errors::database)?;
+        Ok(true)
     }
 
     /// Records the epoch of a copy, and with it that rows of that position are going to be written. A copy
@@ -199,7 +246,7 @@ impl Catalog {
         let read_end = state.read_end.map(sql::pg_lsn);
         sql::execute(
             &transaction,
-            "update mirror_tables set state = 'STREAMING', state_since = now(), copying = false, partial = false, error = null,
+            "update mirror_tables set state = 'STREAMING', state_since = now(), copying = false, copy_cancelled = false, partial = false, error = null,
                 blocked_by = null, copy_finished_at = now(), rows_copied = $2, bytes_copied = $3,
                 partitions_copied = $4, read_end = $5
              where id = $1",

@@ -129,6 +129,7 @@ mod tests {
             error: None,
             copy_no: 1,
             copying: rows_per_s.is_some(),
+            copy_cancelled: false,
             epoch: Some(Lsn(1)),
             read_end: None,
             copy_started_at: Some(at(80)),

@@ -142,6 +142,11 @@ impl TableState {
     pub fn is_streamed(self) -> bool {
         matches!(self, Pending | Copying | Streaming | Resyncing)
     }
+
+    /// Whether a table of this state is copied, or waits for its turn.
+    pub fn wants_copy(self) -> bool {
+        matches!(self, Pending | Copying | Resyncing)
+    }
 }
 
 /// What a mirror's state is derived from.

@@ -45,6 +45,8 @@ pub struct Table {
     pub copy_no: u32,
     /// Whether that copy is to be done now.
     pub copying: bool,
+    /// Whether a user stopped its copy: it is begun, or goes on, when [`Catalog::continue_copy`] says so.
+    pub copy_cancelled: bool,
     /// The position that separates that copy from the stream.
     pub epoch: Option<Lsn>,
     /// The end of the last read of that copy; set when all of it was read.
@@ -254,7 +256,7 @@ impl Catalog {
         sql::execute(
             &self.client().await?,
             // Of an append-only table nothing was copied, so nothing is left out.
-            "update mirror_tables set state = 'STREAMING', state_since = now(), append_run = 1,
+            "update mirror_tables set state = 'STREAMING', state_since = now(), copy_cancelled = false, append_run = 1,
                 append_snapshot = '3:3:', append_seen_below = '0/0'
              where mirror = $1 and state = 'PENDING' and edit is null",
             &[&mirror],
@@ -324,13 +326,15 @@ pub(crate) async fn enter(
     lease: Option<i64>,
 ) -> Result<()> {
     let from: Vec<&str> = state.predecessors().map(TableState::as_str).collect();
-    // An error that is seen again keeps its time. A resync begins anew even if one runs. A table that was to
-    // join does so by its resync, if it is not dropped.
+    // An error that is seen again keeps its time. A resync begins anew even if one runs; a copy that a user
+    // cancelled stays so, for not every resync is a user's. A table that was to join does so by its resync,
+    // if it is not dropped.
     let changed = sql::execute(
         client,
         "update mirror_tables t set state = $2, copying = copying and state = $2 and $2 <> 'RESYNCING',
             state_since = case when state = $2 then state_since else now() end, blocked_by = null,
             edit = null, resync_wanted = null, partial = false,
+            copy_cancelled = copy_cancelled and $2 = 'RESYNCING',
             error = case when state = $2 and error->>'code' = $4::jsonb->>'code'
                 and error->>'message' = $4::jsonb->>'message' then error else $4 end
          where id = $1 and state = any($3) and ($5::bigint is null or exists (
@@ -371,7 +375,7 @@ pub(crate) async fn edited(client: &impl GenericClient, mirror: &str) -> Result<
 /// rate is that of the last minute: of each partition so many rows as fall into it, if they came evenly.
 const SELECT: &str = "
     select t.id, t.mirror, t.stream, t.source_schema, t.source_name, t.oid, t.destination, t.made, t.state, t.state_since,
-        t.error, t.copy_no, t.copying, t.epoch, t.read_end, t.copy_started_at, t.copy_finished_at, t.floor,
+        t.error, t.copy_no, t.copying, t.copy_cancelled, t.epoch, t.read_end, t.copy_started_at, t.copy_finished_at, t.floor,
         t.rows_copied, t.bytes_copied, t.partitions_copied, t.rows_estimated, t.bytes_total, t.inserts, t.updates, t.deletes, t.truncates,
         t.bytes_streamed,
         t.blocked_by, t.edit, t.nulled, p.partitions, p.done, p.leased, p.rows, p.bytes, p.planned, p.planned_done,
@@ -414,6 +418,7 @@ fn read(row: &Row) -> Result<Table> {
         error: columns.json_opt("error")?,
         copy_no: columns.number("copy_no")?,
         copying,
+        copy_cancelled: columns.get("copy_cancelled")?,
         epoch: columns.lsn_opt("epoch")?,
         read_end: columns.lsn_opt("read_end")?,
         copy_started_at: columns.time_opt("copy_started_at")?,

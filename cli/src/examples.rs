@@ -38,6 +38,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("table pause", &["millrace table pause shop public.orders"]),
     ("table resume", &["millrace table resume shop public.orders"]),
     ("table resync", &["millrace table resync shop public.orders"]),
+    ("table cancel", &["millrace table cancel shop public.orders"]),
     ("table drop", &["millrace table drop shop 'public.\"Odd Name\"' --drop-destination"]),
     (
         "context add",

@@ -5,7 +5,9 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use millrace_proto::v1::{DropTableRequest, PauseTableRequest, ResumeTableRequest, ResyncTableRequest};
+use millrace_proto::v1::{
+    CancelTableCopyRequest, DropTableRequest, PauseTableRequest, ResumeTableRequest, ResyncTableRequest,
+};
 
 use crate::client::confirm::Confirmation;
 use crate::client::{Client, ClientArguments, call, request_id};
@@ -23,10 +25,13 @@ pub struct TableArguments {
 enum TableCommand {
     /// Stop writing to a table; the others go on, and the source's log is not kept for it
     Pause(Named),
-    /// Take a paused table up again: it is copied again, for its changes meanwhile are not kept
+    /// Take a paused table up again, which is copied again, for its changes meanwhile are not kept; or go on
+    /// with a copy that was cancelled
     Resume(Named),
     /// Copy a table again while it goes on streaming; brings a table back that is in error
     Resync(Named),
+    /// Cancel the copy of a table, which goes on streaming; resume goes on with it, resync begins anew
+    Cancel(Named),
     /// Remove a table from its mirror
     Drop(DropArguments),
 }
@@ -77,6 +82,14 @@ pub async fn run(arguments: TableArguments) -> anyhow::Result<ExitCode> {
                     .await?,
                 text,
             )
+        }
+        TableCommand::Cancel(Named { mirror: name, table }) => {
+            let text = format!(
+                "the copy of {table} is cancelled, and its changes are streamed; \
+                 `millrace table resume {name} '{table}'` goes on with it"
+            );
+            let request = CancelTableCopyRequest { name, table, request_id, ..Default::default() };
+            (mirrors.cancel_table_copy(call(request)).await?, text)
         }
         TableCommand::Resync(Named { mirror: name, table }) => {
             let text = format!("table {table} is resynced; follow it with `millrace mirror watch {name}`");

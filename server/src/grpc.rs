@@ -202,6 +202,7 @@ service! {
         resync_table "ResyncTable" (ResyncTableRequest) -> Mirror;
         pause_table "PauseTable" (PauseTableRequest) -> Mirror;
         resume_table "ResumeTable" (ResumeTableRequest) -> Mirror;
+        cancel_table_copy "CancelTableCopy" (CancelTableCopyRequest) -> Mirror;
         drop_table "DropTable" (DropTableRequest) -> Mirror;
         list_mirror_events "ListMirrorEvents" (ListMirrorEventsRequest) -> ListMirrorEventsResponse;
         list_batches "ListBatches" (ListBatchesRequest) -> ListBatchesResponse;

@@ -54,6 +54,10 @@ events! {
     TablePaused = "TABLE_PAUSED";
     /// A table is copied again.
     ResyncBegun = "RESYNC_BEGUN";
+    /// Somebody cancelled the copy of a table, whose changes are streamed on.
+    CopyCancelled = "COPY_CANCELLED";
+    /// Somebody let a copy go on that was cancelled.
+    CopyContinued = "COPY_CONTINUED";
     /// A table was copied whole.
     CopyFinished = "COPY_FINISHED";
     /// Partitions came to a table, and are copied.

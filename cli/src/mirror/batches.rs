@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_a_line() {
-        let at = |seconds| Some(pbjson_types::Timestamp { seconds, nanos: 0 });
+        let at = |seconds| Some(millrace_proto::Timestamp { seconds, nanos: 0 });
         let batch = Batch {
             write_time: at(1_800_000_010),
             last_commit_time: at(1_800_000_009),

@@ -7,7 +7,7 @@ use millrace_proto::v1::table::State;
 
 /// Whether the table is being copied, for the first time or again.
 pub(super) fn is_copying(table: &Table) -> bool {
-    matches!(table.state(), State::Copying | State::Resyncing)
+    !table.copy_cancelled && matches!(table.state(), State::Copying | State::Resyncing)
 }
 
 /// Whether every row was read: only the stream has to catch up with it then.

@@ -182,6 +182,7 @@ pub(super) fn percent(table: &Table) -> String {
 pub(super) fn note(table: &Table) -> String {
     match &table.error {
         Some(error) => error.code.clone(),
+        None if table.copy_cancelled => "copy cancelled".to_owned(),
         None if !table.blocked_by.is_empty() => format!("waits for {}", table.blocked_by),
         None => pace(table.rows_per_second, table.eta_seconds).unwrap_or_default(),
     }

@@ -40,6 +40,9 @@ impl Goal {
         if let Some((table, failure)) = broken {
             return Err(of(failure, format!("table {}", table.source)));
         }
+        if let Some(table) = mirror.tables.iter().find(|table| table.copy_cancelled) {
+            return Err(Failure::from(&cancelled(&mirror.name, &table.source)));
+        }
         match mirror.state() {
             State::Paused | State::Dropping | State::Failed => {
                 let message = format!("mirror {} is {}", mirror.name, mirror.state().as_str_name());
@@ -50,6 +53,11 @@ impl Goal {
             State::Setup | State::Degraded | State::Unspecified => Ok(false),
         }
     }
+}
+
+fn cancelled(mirror: &str, table: &str) -> Error {
+    Error::new(Code::MirrorState, format!("the copy of table {table} is cancelled"))
+        .with_remedy(format!("Go on with it by `millrace table resume {mirror} '{table}'`."))
 }
 
 fn is_over(table: &v1::Table) -> bool {
@@ -280,5 +288,15 @@ mod tests {
         let failure = Goal::Streaming.verdict(&degraded).unwrap_err();
         assert_eq!((failure.code.as_str(), failure.exit_code()), ("VALUE_UNREPRESENTABLE", 2));
         assert_eq!(failure.message, "table public.t: column d");
+    }
+
+    #[test]
+    fn a_copy_that_was_cancelled_ends_the_wait_and_says_how_to_go_on() {
+        let mut waiting = mirror(mirror::State::Snapshot, &[table::State::Copying]);
+        waiting.tables[0].source = "public.t".into();
+        waiting.tables[0].copy_cancelled = true;
+        let failure = Goal::Streaming.verdict(&waiting).unwrap_err();
+        assert_eq!(failure.code, "MIRROR_STATE");
+        assert!(failure.remedy.unwrap().contains("millrace table resume shop 'public.t'"));
     }
 }

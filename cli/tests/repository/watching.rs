@@ -66,6 +66,7 @@ impl MirrorService for Fake {
         update_mirror: UpdateMirrorRequest => Mirror;
         pause_table: PauseTableRequest => Mirror;
         resume_table: ResumeTableRequest => Mirror;
+        cancel_table_copy: CancelTableCopyRequest => Mirror;
         drop_table: DropTableRequest => Mirror;
         resume_mirror: ResumeMirrorRequest => Mirror;
         list_mirror_events: ListMirrorEventsRequest => ListMirrorEventsResponse;

@@ -57,6 +57,7 @@ const METHODS: &[(&str, Role, Effect)] = &[
     ("ResyncMirror", Operator, Changes(Mirror)),
     ("PauseTable", Operator, Changes(Table)),
     ("ResumeTable", Operator, Changes(Table)),
+    ("CancelTableCopy", Operator, Changes(Table)),
     ("ResyncTable", Operator, Changes(Table)),
     ("DropTable", Operator, Changes(Table)),
     ("VerifyMirror", Operator, Changes(Mirror)),

@@ -1,4 +1,4 @@
-//! Changes of a mirror that runs, and the life of its tables: update, pause, resume, drop.
+//! Changes of a mirror that runs, and the life of its tables: update, pause, resume, cancel, drop.
 //!
 //! What is wanted is written into the catalog, in one transaction; then the mirror's workflow has it
 //! done. A server that dies in between leaves the rest to housekeeping.
@@ -113,21 +113,41 @@ impl Control {
         require_editable(&mirror)?;
         let fences = self.catalog.pause_table(&table).await?;
         if table.state != TableState::Paused {
-            let text = format!("{} is paused", table.source);
-            let event = NewEvent::info(mirror.name(), EventCode::TablePaused, &text)
-                .on_table(&table.source.to_string());
-            self.catalog.add_event(&event).await?;
+            self.tell(&table, EventCode::TablePaused, &format!("{} is paused", table.source)).await?;
         }
         self.settle(&mirror, &fences, request_id).await
     }
 
-    /// Takes a paused table up again.
+    /// Cancels the copy of a table, which goes on streaming.
+    pub(crate) async fn cancel_table_copy(
+        self: Arc<Self>,
+        request: v1::CancelTableCopyRequest,
+    ) -> Answer<v1::Mirror> {
+        let request_id = checked(&request.request_id)?;
+        let (mirror, table) = self.table_of(&request.name, &request.table).await?;
+        require_etag(&mirror, &request.etag)?;
+        require_editable(&mirror)?;
+        if self.catalog.cancel_copy(&table).await? {
+            let text = format!("the copy of {} is cancelled; its changes are streamed", table.source);
+            self.tell(&table, EventCode::CopyCancelled, &text).await?;
+        }
+        self.settle(&mirror, &[], request_id).await
+    }
+
+    /// Takes a paused table up again, or a copy that was cancelled.
     pub(crate) async fn resume_table(self: Arc<Self>, request: v1::ResumeTableRequest) -> Answer<v1::Mirror> {
-        checked(&request.request_id)?;
+        let request_id = checked(&request.request_id)?;
         let (mirror, table) = self.table_of(&request.name, &request.table).await?;
         require_etag(&mirror, &request.etag)?;
         require_resyncable(&mirror)?;
         match table.state {
+            state if state.wants_copy() && table.copy_cancelled => {
+                if self.catalog.continue_copy(&table).await? {
+                    let text = format!("the copy of {} goes on", table.source);
+                    self.tell(&table, EventCode::CopyContinued, &text).await?;
+                }
+                self.settle(&mirror, &[], request_id).await
+            }
             TableState::Paused => {
                 self.change(mirror.name(), Change::Resync(Resync::Table(table.id)), &request.request_id).await
             }
@@ -135,6 +155,11 @@ impl Control {
             // It was resumed already, or never paused.
             _ => Ok(view::mirror(&mirror, Timestamp::now())),
         }
+    }
+
+    async fn tell(&self, table: &Table, code: EventCode, text: &str) -> Result<()> {
+        let event = NewEvent::info(&table.mirror, code, text).on_table(&table.source.to_string());
+        self.catalog.add_event(&event).await
     }
 
     async fn table_of(&self, name: &str, table: &str) -> Answer<(Mirror, Table)> {

@@ -85,6 +85,7 @@ fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
         bytes_total: count(table.bytes_total),
         bytes_copied: count(copy.bytes),
         blocked_by: table.blocked_by.clone().unwrap_or_default(),
+        copy_cancelled: table.copy_cancelled,
         inserts: count(table.inserts),
         updates: count(table.updates),
         deletes: count(table.deletes),
@@ -125,9 +126,9 @@ pub(crate) fn event(event: &Event) -> v1::Event {
     }
 }
 
-pub(crate) fn time(at: Timestamp) -> pbjson_types::Timestamp {
+pub(crate) fn time(at: Timestamp) -> millrace_proto::Timestamp {
     // The catalog's clock is whole microseconds; before 1970 nothing of ours happened.
-    pbjson_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
+    millrace_proto::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
 }
 
 pub(crate) fn count(number: u64) -> i64 {
@@ -196,6 +197,7 @@ pub(super) mod tests {
             error: None,
             copy_no: 1,
             copying: true,
+            copy_cancelled: false,
             epoch: Some(Lsn(1)),
             read_end: None,
             copy_started_at: Some(at(80)),
