@@ -101,7 +101,12 @@ async fn look(control: &Control, object: Object, name: &str) -> Option<Value> {
         Object::Token => catalog.get_token(name).await.map(|token| plain(value(&access::token(&token)))),
         Object::Mirror | Object::Table => catalog.get_mirror(name).await.map(|mirror| {
             let tables = mirror.tables.iter().map(|table| {
-                json!({"source": table.source.to_string(), "destination": table.destination, "state": table.state})
+                plain(json!({
+                    "source": table.source.to_string(),
+                    "destination": table.destination,
+                    "state": table.state,
+                    "copy_cancelled": table.copy_cancelled,
+                }))
             });
             let tables: Value = tables.collect();
             json!({"desired_state": mirror.desired, "state": mirror.state, "spec": mirror.spec, "tables": tables})
@@ -156,8 +161,18 @@ fn plain(value: Value) -> Value {
             Value::Object(kept.filter(|(_, value)| !is_default(value)).collect::<Map<_, _>>())
         }
         Value::Array(items) => items.into_iter().map(plain).collect(),
-        Value::String(text) => Value::String(storable(&text)),
+        Value::String(text) => Value::String(storable(&without_userinfo(&text))),
         other => other,
+    }
+}
+
+/// A URL without the user and the password that somebody wrote into it, though no URL of ours takes any.
+fn without_userinfo(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    // A password may hold any character, so what counts is the last of these.
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{host}"),
+        None => text.to_owned(),
     }
 }
 
@@ -241,6 +256,12 @@ mod tests {
             }
         }
         assert!(seen >= 3, "passwords and keys were not found");
+    }
+
+    #[test]
+    fn no_password_in_a_url_is_written_down() {
+        let written = plain(json!({"url": "https://u:hunter2/x@y@ch:8443/path", "host": "a@b"}));
+        assert_eq!(written, json!({"url": "https://ch:8443/path", "host": "a@b"}));
     }
 
     #[test]
