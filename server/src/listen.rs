@@ -32,8 +32,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKES_MAX: usize = 256;
 /// Connections that are ready and not taken up yet.
 const READY_MAX: usize = 64;
-/// How often is looked whether the files of the certificate have changed: renewals come days before the end.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(30);
+/// How often is looked whether the files of the certificate have changed: it costs three calls of the system.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// Pause after an accept that failed: out of file descriptors, for one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The protocols of both listeners, the preferred one first.

@@ -210,7 +210,7 @@ codes! {
     /// The source answered a statement with an error.
     SourceError = "SOURCE_ERROR", Unavailable, retry,
         "The message holds the server's own words; it is tried again by itself.";
-    /// Sessions on the source hold back the copy.
+    /// Sessions on the source hold back a copy, or a new replication slot.
     SourceBlocked = "SOURCE_BLOCKED", Unavailable, retry,
         "End the transaction that the message names, or wait for its end.";
 
@@ -226,6 +226,9 @@ codes! {
     /// The destination does not accept connections.
     DestinationUnreachable = "DESTINATION_UNREACHABLE", Unavailable, retry,
         "Check the URL and the firewall from the workers' network: the workers dial ClickHouse.";
+    /// The destination's TLS is not what the peer asks for, or the other way round.
+    DestinationTls = "DESTINATION_TLS", Unavailable, retry,
+        "Check that the URL's host stands in the server's certificate, that tls.ca holds the authority that signed it, and tls.cert and tls.key if the server asks for a client's.";
     /// The destination refused the user or the password.
     DestinationAuth = "DESTINATION_AUTH", Unauthenticated, stop,
         "Correct user or password of the peer.";
@@ -287,7 +290,7 @@ codes! {
         "Look at the object, then repeat the request with the same request_id.";
     /// The server cannot be reached by the client.
     ServerUnreachable = "SERVER_UNREACHABLE", Unavailable, retry,
-        "Start `millrace server` or `millrace dev`, or pass its URL by --address or MILLRACE_ADDRESS.";
+        "Start `millrace server` or `millrace dev`, or say where it is by --address, MILLRACE_ADDRESS or a context (`millrace context list`).";
     /// Something the embedded stack needs is missing on this machine.
     EmbeddedUnavailable = "EMBEDDED_UNAVAILABLE", Unavailable, stop,
         "Install what the message names.";

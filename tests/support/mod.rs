@@ -18,6 +18,7 @@ pub mod http;
 pub mod proxy;
 pub mod repeated;
 pub mod stack;
+pub mod tls;
 pub mod wait;
 
 use std::future::Future;

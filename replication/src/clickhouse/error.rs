@@ -1,5 +1,7 @@
 //! From the server's error codes to ours: the one place. Pure.
 
+use std::error::Error as StdError;
+use std::io;
 use std::time::Duration;
 
 use ::clickhouse::error::Error as ClientError;
@@ -14,7 +16,9 @@ pub(super) fn classify(error: &ClientError) -> Error {
         ClientError::BadResponse(text) => from_server(text),
         ClientError::Network(source) => {
             let message = format!("the connection failed: {}", chain(source.as_ref()));
-            Error::new(Code::DestinationUnreachable, message)
+            let code =
+                if is_tls(source.as_ref()) { Code::DestinationTls } else { Code::DestinationUnreachable };
+            Error::new(code, message)
         }
         ClientError::TimedOut => silent(Duration::ZERO),
         ClientError::InvalidParams(source) => {
@@ -114,7 +118,7 @@ fn shortened(text: &str) -> String {
 }
 
 /// The causes of an error; "client error (Connect)" alone tells nobody anything.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut parts = vec![error.to_string()];
     let mut source = error.source();
     while let Some(error) = source {
@@ -125,6 +129,18 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = error.source();
     }
     parts.join(": ")
+}
+
+/// Whether TLS is among the causes.
+fn is_tls(error: &(dyn StdError + 'static)) -> bool {
+    if error.is::<rustls::Error>() {
+        return true;
+    }
+    // The source of an I/O error is that of what it wraps, so what it wraps is looked at by itself.
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => is_tls(wrapped),
+        None => error.source().is_some_and(is_tls),
+    }
 }
 
 /// The kind of a client's error, without its text, which may show a value.
@@ -151,6 +167,13 @@ mod tests {
         assert_eq!(of("502 Bad Gateway").code(), Code::DestinationUnreachable);
         assert_eq!(of("Code: 999. DB::Exception: Session expired").code(), Code::DestinationUnreachable);
         assert_eq!(of("Code: 999999999999999999999").code(), Code::DestinationUnreachable);
+    }
+
+    #[test]
+    fn tls_is_told_apart_however_deep_it_is() {
+        let tls = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::HandshakeNotComplete);
+        assert!(is_tls(&tls) && is_tls(&io::Error::other(tls)));
+        assert!(!is_tls(&io::Error::other("no such host")));
     }
 
     #[test]
