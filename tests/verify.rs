@@ -22,6 +22,9 @@ pub fn tests() -> Vec<Trial> {
         test("verify::tables_that_do_not_stream_are_skipped", tables_that_do_not_stream_are_skipped),
         test("verify::a_killed_worker_costs_a_range", a_killed_worker_costs_a_range),
         test("verify::a_verification_is_ended", a_verification_is_ended),
+        test("verify::tables_of_one_destination_are_told_apart", tables_of_one_destination_are_told_apart),
+        test("verify::a_truncate_while_it_mends", a_truncate_while_it_mends),
+        test("verify::a_sample_compares_some_ranges", a_sample_compares_some_ranges),
     ]
 }
 
@@ -275,4 +278,111 @@ async fn a_verification_is_ended(bed: Bed) {
     assert_eq!(first.id, second.id);
     let ended = wait_for(&bed, &first.id, |seen| seen.state() != State::Running).await;
     assert_eq!(ended.verdict(), Verdict::Equal, "{ended:?}");
+}
+
+async fn tables_of_one_destination_are_told_apart(bed: Bed) {
+    bed.sql(
+        "create table eu (id int primary key, v text); create table us (id int primary key, v text);
+         insert into eu select i, 'eu' from generate_series(1, 300) i;
+         insert into us select i, 'us' from generate_series(1, 300) i",
+    )
+    .await;
+    let mut asked = bed.mirror(&["public.eu", "public.us"]);
+    asked.tables.iter_mut().for_each(|table| table.destination = "users".into());
+    bed.create(asked).await.expect("a mirror");
+    for name in ["public.eu", "public.us"] {
+        bed.wait_table(name, table::State::Streaming).await;
+    }
+    let (code, result) = verify(&bed, &[]).await;
+    assert_eq!((code, &result["tables"][0]["rows_source"]), (0, &"300".into()), "{result:#}");
+
+    // The same keys on both sides of it: what is spoilt of one is not looked for, or mended, in the other.
+    let name = &bed.name;
+    for sql in [
+        format!(
+            "delete from users where id = 7 and _source = '{name}/public.eu' settings lightweight_deletes_sync = 2"
+        ),
+        format!(
+            "insert into users select * replace ('by hand' as v, _version + 1 as _version) from users final where id = 8 and _source = '{name}/public.us'"
+        ),
+        format!(
+            "insert into users (id, v, _source, _version, _is_deleted) values (-1, 'extra', '{name}/public.us', 1, 0)"
+        ),
+    ] {
+        bed.clickhouse.query(&sql).await.expect("a change by hand");
+    }
+    let expected = [
+        "DIFFERENT public.us 8 v",
+        "EXTRA_IN_DESTINATION public.us -1",
+        "MISSING_IN_DESTINATION public.eu 7",
+    ];
+    let (code, result) = verify(&bed, &["--repair"]).await;
+    assert_eq!((code, differences(&result)), (0, expected.map(str::to_owned).to_vec()), "{result:#}");
+    let (code, result) = verify(&bed, &[]).await;
+    assert_eq!((code, differences(&result).len()), (0, 0), "{result:#}");
+    super::shared::wait_rows(&bed, &[(name, "eu"), (name, "us")]).await;
+    bed.sql("update us set v = 'later' where id in (7, 8); insert into us values (-1, 'now')").await;
+    super::shared::wait_rows(&bed, &[(name, "eu"), (name, "us")]).await;
+}
+
+/// What is mended is written by an epoch of its own: a TRUNCATE that comes between must win over it, and what is
+/// inserted afterwards must stay.
+async fn a_truncate_while_it_mends(bed: Bed) {
+    bed.sql("create table a (id int primary key); create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 2000) i").await;
+    bed.mirror_streaming(&["public.a", "public.t"]).await;
+    let spoilt = "delete from t where id % 3 = 0 settings lightweight_deletes_sync = 2";
+    for round in 1..=2 {
+        bed.clickhouse.query(spoilt).await.expect("rows deleted by hand");
+        // Before the first row is mended, an epoch is waited for: until this transaction is over.
+        let open = bed.session().await;
+        open.batch_execute(&format!("begin; insert into a values ({round})")).await.expect("a transaction");
+        let request = api::VerifyMirrorRequest { name: bed.name.clone(), repair: true, ..Default::default() };
+        let begun = bed.mirrors().verify_mirror(request).await.expect("a verification").into_inner();
+        wait::until("what is missing was found, and its epoch is waited for", SOON, || async {
+            let sql = "select count(*) from pg_stat_activity where datname = current_database() and query like '%in a transaction since%' and pid <> pg_backend_pid()";
+            let waiting: i64 = bed.source.query_one(sql, &[]).await.map_err(|error| error.to_string())?.get(0);
+            if waiting > 0 { Ok(()) } else { Err("nobody waits".to_owned()) }
+        })
+        .await;
+        bed.sql(&format!(
+            "truncate t; insert into t select i, {round} from generate_series(1, 2000, {round} + 1) i"
+        ))
+        .await;
+        open.batch_execute("commit").await.expect("a commit");
+        let ended = wait_for(&bed, &begun.id, |seen| seen.state() != State::Running).await;
+        assert_eq!(ended.state(), State::Completed, "{ended:?}");
+        assert_eq!(bed.wait_equal("t", "t").await, 2000_u64.div_ceil(round + 1), "round {round}");
+        let (code, result) = verify(&bed, &[]).await;
+        assert_eq!((code, differences(&result).len()), (0, 0), "round {round}: {result:#}");
+    }
+}
+
+async fn a_sample_compares_some_ranges(bed: Bed) {
+    bed.sql("create table t (id int primary key, v int); insert into t select i, i from generate_series(1, 400000) i; analyze t").await;
+    bed.mirror_streaming(&["public.t"]).await;
+    let number = |table: &Value, field: &str| -> u64 {
+        table[field]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_else(|| panic!("{field}: {table:#}"))
+    };
+    let (code, result) = verify(&bed, &["--sample", "30%"]).await;
+    let table = &result["tables"][0];
+    assert_eq!((code, &table["verdict"]), (0, &"EQUAL".into()), "{result:#}");
+    let (cut, total, done) =
+        (number(table, "ranges_cut"), number(table, "ranges_total"), number(table, "ranges_done"));
+    assert!(cut >= 3 && (1..cut).contains(&total) && done == total, "{table:#}");
+    let rows = number(table, "rows_source");
+    assert!((1..400_000).contains(&rows) && rows == number(table, "rows_destination"), "{table:#}");
+
+    // Of what is spoilt everywhere it finds its share, of exactly the rows that it looked at.
+    let spoilt = "delete from t where id % 100 = 0 settings lightweight_deletes_sync = 2";
+    bed.clickhouse.query(spoilt).await.expect("rows deleted by hand");
+    let (code, result) = verify(&bed, &["--sample", "30%"]).await;
+    let table = &result["tables"][0];
+    let (missing, rows) = (number(table, "rows_missing"), number(table, "rows_source"));
+    assert_eq!(code, 4, "{result:#}");
+    assert!(missing > 0 && missing.abs_diff(rows / 100) <= number(table, "ranges_total"), "{table:#}");
+    let (code, result) = verify(&bed, &["--sample", "100%"]).await;
+    assert_eq!((code, number(&result["tables"][0], "rows_missing")), (4, 4000), "{}", result["tables"][0]);
 }
