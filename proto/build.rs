@@ -45,6 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("millrace.v1.codecs.rs"), codecs(&compiler.descriptor_pool())?)?;
 
     tonic_prost_build::configure()
+        .extern_path(".google.protobuf.Timestamp", "crate::Timestamp")
         .extern_path(".google.protobuf", "::pbjson_types")
         .compile_well_known_types(true)
         // Tables and columns keep one order in JSON and in comparisons.
@@ -54,6 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     pbjson_build::Builder::new()
         .register_descriptors(&encoded)?
+        .extern_path(".google.protobuf.Timestamp", "crate::Timestamp")
         .extern_path(".google.protobuf", "::pbjson_types")
         .btree_map(["."])
         // snake_case keys, and fields at their defaults are printed: what `-o json` promises.

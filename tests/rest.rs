@@ -58,6 +58,8 @@ async fn a_mirrors_life(bed: Bed) {
     let create = format!("/v1/mirrors?request_id={id}");
     let made = ok("POST", &create, mirror.clone()).await;
     assert_eq!(made["settings"]["flush"]["min_interval"], "0.010s");
+    let time = made["create_time"].as_str().expect("a time");
+    assert!(time.ends_with('Z') && time.len() >= 20, "{time}");
     ok("POST", &create, mirror.clone()).await;
     ok("POST", "/v1/mirrors?allow_existing=true", mirror.clone()).await;
     let again = call("POST", "/v1/mirrors", mirror).await;
@@ -137,6 +139,7 @@ async fn errors_have_status_code_and_remedy(bed: Bed) {
         ("PUT", mirrors, Value::Null, 405, 12, "UNIMPLEMENTED"),
         ("GET", "/v1/mirrors?page_size=many", Value::Null, 400, 3, "INVALID_ARGUMENT"),
         ("GET", "/v1/mirrors?colour=red", Value::Null, 400, 3, "INVALID_ARGUMENT"),
+        ("GET", "/v1/mirrors?order_by=name", Value::Null, 400, 3, "INVALID_ARGUMENT"),
         ("POST", mirrors, json!({"nmae": "a"}), 400, 3, "INVALID_ARGUMENT"),
         ("POST", "/v1/peers", unreachable, 424, 14, "SOURCE_UNREACHABLE"),
     ];

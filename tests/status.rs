@@ -86,7 +86,7 @@ async fn operations_and_batches(bed: Bed) {
     let tables = all.iter().map(|batch| batch.tables).max();
     assert!(tables.is_some_and(|tables| (1..=2).contains(&tables)), "{all:?}");
     for batch in &all {
-        let seconds = |at: &Option<pbjson_types::Timestamp>| at.as_ref().map(|at| (at.seconds, at.nanos));
+        let seconds = |at: &Option<millrace_proto::Timestamp>| at.as_ref().map(|at| (at.seconds, at.nanos));
         assert!(batch.start_time.is_some() && seconds(&batch.start_time) <= seconds(&batch.write_time));
         assert!(seconds(&batch.first_commit_time) <= seconds(&batch.last_commit_time), "{batch:?}");
         assert!(!batch.start_position.is_empty() && !batch.end_position.is_empty(), "{batch:?}");

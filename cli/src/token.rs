@@ -110,7 +110,7 @@ impl CreateArguments {
                 let end = Timestamp::now()
                     .checked_add(time)
                     .map_err(|error| Error::new(Code::InvalidArgument, format!("--expires-in: {error}")))?;
-                Some(pbjson_types::Timestamp { seconds: end.as_second(), nanos: 0 })
+                Some(millrace_proto::Timestamp { seconds: end.as_second(), nanos: 0 })
             }
         };
         let role = match self.role {

@@ -3,14 +3,18 @@
 //!
 //! - [`v1`]: everything generated.
 //! - [`json`]: messages in JSON, by name.
+//! - [`Timestamp`]: times in them.
 //! - [`DESCRIPTORS`]: what gRPC reflection serves.
 //! - [`descriptors`]: the methods' HTTP bindings and the comments in there, of which the server makes its
 //!   REST routes and the OpenAPI document.
 
 pub mod descriptors;
 pub mod json;
+mod time;
 
 use std::fmt;
+
+pub use time::Timestamp;
 
 /// The generated messages, clients and servers. Their `serde` form is proto3 JSON with the fields'
 /// names as in the `.proto` files; 64-bit integers are strings, as that standard has it.

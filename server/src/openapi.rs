@@ -23,6 +23,9 @@ JSON is that of proto3 with the fields' names as they are here: answers hold eve
 and enum values are names. What is called \"output only\" is ignored in requests. Fields that are not known are \
 refused.
 
+Lists come in one order, that which their method names: there is no `order_by`; nor is there a `read_mask`. Creations \
+and changes take a `request_id`, by which a repeated one is done once; a deletion is repeated with `allow_missing`.
+
 A failed call answers with a `Status`: `code` is that of gRPC, and in `details` the `ErrorInfo` has the stable \
 error code as `reason`, and the remedy in its `metadata`.";
 

@@ -4,6 +4,7 @@ Usage: life.py HOST:PORT MIRROR, of which the peers MIRROR-pg and MIRROR-ch exis
 """
 
 import sys
+import time
 import uuid
 
 import grpc
@@ -79,8 +80,11 @@ def main(address, name):
 
     mirrors("ResyncTable", name=name, table="public.t")
     watch_until(mirrors, name, lambda m: word(m.tables[0], "state") == "STREAMING")
-    if "VerifyMirror" in mirrors.methods:
-        mirrors("VerifyMirror", name=name)
+    verified = mirrors("VerifyMirror", name=name)
+    while word(verified, "state") == "RUNNING":
+        time.sleep(0.2)
+        verified = mirrors("GetVerification", name=name, id=verified.id)
+    assert word(verified, "verdict") == "EQUAL" and verified.tables[0].rows_source == 1000, verified
 
     try:
         mirrors("GetMirror", name="nobody")

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use pbjson_types::Timestamp;
+use millrace_proto::Timestamp;
 
 /// A count with its thousands apart: `1,234,567`.
 pub fn count(value: i64) -> String {

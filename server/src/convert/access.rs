@@ -52,7 +52,7 @@ pub(crate) fn to_role(role: v1::token::Role) -> Answer<Role> {
 }
 
 /// The end of a token that is to be made; it lies ahead.
-pub(crate) fn to_end(end: Option<&pbjson_types::Timestamp>, now: Timestamp) -> Answer<Option<Timestamp>> {
+pub(crate) fn to_end(end: Option<&millrace_proto::Timestamp>, now: Timestamp) -> Answer<Option<Timestamp>> {
     let Some(end) = end else { return Ok(None) };
     let end =
         Timestamp::new(end.seconds, end.nanos).map_err(|_| invalid("token.expire_time", "is no time"))?;
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn an_end_that_is_over_is_refused() {
         let now = Timestamp::new(1_000, 0).unwrap();
-        let end = |seconds| Some(pbjson_types::Timestamp { seconds, nanos: 0 });
+        let end = |seconds| Some(millrace_proto::Timestamp { seconds, nanos: 0 });
         assert_eq!(to_end(end(2_000).as_ref(), now).unwrap(), Some(Timestamp::new(2_000, 0).unwrap()));
         assert_eq!(to_end(None, now).unwrap(), None);
         assert_eq!(to_end(end(1_000).as_ref(), now).unwrap_err().field_names(), ["token.expire_time"]);

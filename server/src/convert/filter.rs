@@ -86,7 +86,7 @@ fn word(text: &str, field: &str) -> Answer<String> {
     Ok(text.to_owned())
 }
 
-fn time(time: Option<&pbjson_types::Timestamp>, field: &str) -> Answer<Option<Timestamp>> {
+fn time(time: Option<&millrace_proto::Timestamp>, field: &str) -> Answer<Option<Timestamp>> {
     let Some(time) = time else { return Ok(None) };
     match Timestamp::new(time.seconds, time.nanos) {
         Ok(moment) if time.seconds >= YEAR_ONE => Ok(Some(moment)),
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(mirrors_in(vec![0]).unwrap_err().field_names(), ["states"]);
         let quoted = v1::ListMirrorEventsRequest { table: "\"public\".\"t\"".into(), ..Default::default() };
         assert_eq!(events(&quoted).unwrap().table, "public.t");
-        let never = pbjson_types::Timestamp { seconds: i64::MAX, nanos: 0 };
+        let never = millrace_proto::Timestamp { seconds: i64::MAX, nanos: 0 };
         let never = v1::ListMirrorEventsRequest { end_time: Some(never), ..Default::default() };
         assert_eq!(events(&never).unwrap_err().field_names(), ["end_time"]);
     }

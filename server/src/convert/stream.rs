@@ -45,7 +45,7 @@ pub(crate) fn verdict(health: &Health) -> v1::stream::Verdict {
 }
 
 fn reason(failure: &Failure) -> String {
-    format!("{}: {} {}", failure.code, failure.message, failure.remedy)
+    format!("{}: {}. {}", failure.code, failure.message, failure.remedy)
 }
 
 /// A replication slot as it was seen.
