@@ -6,7 +6,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use millrace_embedded::cache::Cache;
 use millrace_embedded::postgres::{Cluster, STOP_SIGNAL, Settings, USER, install};
-use millrace_proto::v1::{self as api, mirror, peer, settings, table};
+use millrace_proto::v1::{self as api, mirror, peer, settings, stream, table};
 use nix::sys::signal::Signal;
 use tokio_postgres::Client;
 
@@ -169,9 +169,21 @@ async fn open_when_a_slot_is_made(bed: Bed) {
     open.batch_execute("begin; insert into t values (-1, -1); update t set v = 7 where id = 7; delete from t where id = 8; savepoint s; update t set v = 9 where id = 9; rollback to s").await.expect("a transaction");
     bed.create(bed.mirror(&["public.t"])).await.expect("a mirror");
     bed.sql("update t set v = 1 where id > 50").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The mirror says whom its slot waits for, and no value.
+    let pid: i32 = open.query_one("select pg_backend_pid()", &[]).await.expect("a pid").get(0);
+    open.batch_execute("/* secret */ select 4711").await.expect("a statement");
+    let waits = bed
+        .wait_for("the stream says whom its slot waits for", |mirror| {
+            mirror.streams.iter().any(|stream| stream.reason.contains(&format!("process {pid} ")))
+        })
+        .await;
+    assert_eq!((waits.state(), waits.streams[0].verdict()), (mirror::State::Setup, stream::Verdict::Stalled));
+    let reason = &waits.streams[0].reason;
+    assert!(reason.starts_with("SOURCE_BLOCKED: ") && !reason.contains("4711"), "{reason}");
     open.batch_execute("update t set v = 10 where id = 10; commit").await.expect("its end");
     bed.wait_state(mirror::State::Running).await;
+    let went_on = bed.get().await.expect("the mirror");
+    assert_ne!(went_on.streams[0].verdict(), stream::Verdict::Stalled, "{went_on:?}");
     assert_eq!(bed.wait_equal("t", "t").await, 100);
 }
 

@@ -6,13 +6,17 @@
     reason = "the macro makes a constant for each activity, to start it by; workflows use the contract's"
 )]
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::try_join_all;
+use millrace_catalog::events::{NewEvent, Severity};
 use millrace_catalog::mirrors::Mirror;
-use millrace_catalog::state::Desired;
+use millrace_catalog::state::{Desired, Verdict};
 use millrace_catalog::streams::{SlotFacts, Stream};
 use millrace_catalog::tables::Table;
+use millrace_replication::postgres::epoch::{self, Blocker};
 use millrace_replication::postgres::publication::{self, Told};
 use millrace_replication::postgres::{self, SourceConfig, describe, slot};
 use millrace_terms::fault::{self, Point};
@@ -26,6 +30,9 @@ use tokio_util::sync::CancellationToken;
 use crate::environment::Environment;
 use crate::recovery::{Source, recover};
 use crate::{alive, check};
+
+/// Time between two looks at whom a new slot waits for: most transactions are over before the first.
+const WAIT_POLL: Duration = Duration::from_secs(2);
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -108,14 +115,51 @@ async fn begin(source: &Source<'_>, stream: &Stream) -> Result<()> {
     publish(config, application, mirror, stream).await?;
     fault::here(Point::PublicationMade);
     let position = if mirror.spec.settings.slot.is_empty() {
-        slot::ensure(config, application, &stream.slot).await?.position
+        tokio::select! {
+            made = slot::ensure(config, application, &stream.slot) => made?.position,
+            never = tell_waiting(source, stream) => match never {},
+        }
     } else {
         slot::verify(&postgres::dial(config, application).await?, &stream.slot).await?
     };
     fault::here(Point::SlotMade);
     let facts = SlotFacts { system_id: system.id, timeline: system.timeline, position };
     environment.catalog.record_slot(mirror.name(), stream.n, &facts).await?;
+    // Whom it waited for is over.
+    environment.catalog.set_verdict(mirror.name(), stream.n, Verdict::Idle, None).await?;
     fault::here(Point::SlotRecorded);
+    Ok(())
+}
+
+/// Says in the stream's verdict whose transactions a new slot waits for, as long as it waits, and once by an
+/// event.
+async fn tell_waiting(source: &Source<'_>, stream: &Stream) -> Infallible {
+    let mut told: Vec<Blocker> = Vec::new();
+    loop {
+        tokio::time::sleep(WAIT_POLL).await;
+        // What cannot be told is no reason to wait less.
+        if let Err(error) = tell_blockers(source, stream, &mut told).await {
+            tracing::debug!(%error, "who holds back the slot could not be told");
+        }
+    }
+}
+
+async fn tell_blockers(source: &Source<'_>, stream: &Stream, told: &mut Vec<Blocker>) -> Result<()> {
+    let Source { environment, mirror, config, application } = source;
+    let session = postgres::dial(config, application).await?;
+    let blockers = epoch::open_transactions(&session).await?;
+    if blockers == *told || blockers.is_empty() {
+        return Ok(());
+    }
+    let whom: Vec<String> = blockers.iter().map(Blocker::to_string).collect();
+    let message = format!("the replication slot {} waits for {}", stream.slot, whom.join("; "));
+    let error = Error::new(Code::SourceBlocked, message).with("slot", &stream.slot);
+    let catalog = &environment.catalog;
+    catalog.set_verdict(mirror.name(), stream.n, Verdict::Stalled, Some(&error)).await?;
+    if told.is_empty() {
+        catalog.add_event(&NewEvent::of_error(mirror.name(), Severity::Warning, &error)).await?;
+    }
+    *told = blockers;
     Ok(())
 }
 

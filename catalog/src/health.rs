@@ -37,7 +37,7 @@ pub enum Health {
 type Rule = fn(&Mirror, &Stream, Timestamp) -> Option<Health>;
 
 /// The first that says something counts: what a person or the mirror decided before what is seen.
-const RULES: &[Rule] = &[not_started, completed, failed, paused, ended, unattended, told, stuck];
+const RULES: &[Rule] = &[waiting, not_started, completed, failed, paused, ended, unattended, told, stuck];
 
 /// The health of a stream of a mirror at `now`.
 pub fn judge(mirror: &Mirror, stream: &Stream, now: Timestamp) -> Health {
@@ -78,6 +78,13 @@ impl Health {
             Health::Stalled(_) => Verdict::Stalled.as_str(),
         }
     }
+}
+
+/// A slot that is being made, and waits for the transactions of others.
+fn waiting(mirror: &Mirror, stream: &Stream, _: Timestamp) -> Option<Health> {
+    let reason = stream.reason.clone().filter(|_| stream.verdict == Verdict::Stalled)?;
+    let has_no_slot = mirror.state == MirrorState::Setup && stream.position.is_none();
+    has_no_slot.then_some(Health::Stalled(reason))
 }
 
 fn not_started(mirror: &Mirror, _: &Stream, _: Timestamp) -> Option<Health> {

@@ -27,9 +27,10 @@ const POLL_MAX: Duration = Duration::from_secs(1);
 const BLOCKERS_MAX: i64 = 5;
 
 const BLOCKERS: &str = "
-select format('process %s of user %s (%s), in a transaction since %s', a.pid, coalesce(a.usename::text, 'unknown'),
+select format('process %s of user %s (%s), in a transaction since %s%s', a.pid, coalesce(a.usename::text, 'unknown'),
               coalesce(nullif(a.application_name, ''), 'no application name'),
-              coalesce(to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SS'), 'unknown')),
+              coalesce(to_char(a.xact_start, 'YYYY-MM-DD HH24:MI:SS'), 'unknown'),
+              ', ' || a.state || ', last statement ' || upper(substring(a.query from '^[[:space:]]*([[:alpha:]]+)'))),
        a.xact_start
   from pg_catalog.pg_stat_activity a
  where a.backend_xid is not null and age(a.backend_xid) >= age($1::text::xid8::xid) and a.pid <> pg_backend_pid()
@@ -51,6 +52,18 @@ impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Who is in a transaction that has an id, in any database of the server; the oldest first, a few at most. A new
+/// slot waits for all of them. Statements are told by their first word only, never by their values.
+///
+/// # Errors
+/// Those of [`from_sql`].
+pub async fn open_transactions(session: &Session) -> Result<Vec<Blocker>> {
+    let newest = "select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
+    let row = session.query_one(newest, &[]).await;
+    let row = row.map_err(|error| from_sql("asking for open transactions", &error))?;
+    blockers(session, row.get(0)).await
 }
 
 /// The end of the source's log now. What a session read before it asked was so by then: every change
