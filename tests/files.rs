@@ -291,7 +291,14 @@ async fn prune_drops_what_is_not_held(mut bed: Bed) {
     let slots = "select count(*) from pg_replication_slots where database = current_database()";
     assert_eq!(bed.source.query_one(slots, &[]).await.expect("slots").get::<_, i64>(0), 1);
 
-    user.done(&["apply", "-f", "-", "--prune", "--drop-destination"], "peers: []\n");
+    let all = ["apply", "-f", "-", "--prune", "--drop-destination"];
+    let refused = user.run(&all, "peers: []\n");
+    assert!(
+        refused.status.code() == Some(2) && shown(&refused).contains("--prune-all"),
+        "{}",
+        shown(&refused)
+    );
+    user.done(&[&all[..], &["--prune-all"]].concat(), "peers: []\n");
     let exported = user.done(&["export"], "");
     assert_eq!(exported.trim(), "peers: []\nmirrors: []");
 }

@@ -97,6 +97,20 @@ pub struct PostgresPeer {
     pub tls: Tls,
 }
 
+/// Where nothing is said: what a document leaves out, and no server yet.
+impl Default for PostgresPeer {
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            port: postgres_port(),
+            user: String::new(),
+            password: Secret::default(),
+            database: String::new(),
+            tls: Tls::default(),
+        }
+    }
+}
+
 fn postgres_port() -> u16 {
     5432
 }
@@ -128,6 +142,22 @@ pub struct ClickhousePeer {
     /// Budget of INSERTs at once, all tables of this destination together.
     #[serde(default = "max_concurrent_inserts")]
     pub max_concurrent_inserts: u32,
+}
+
+/// Where nothing is said: what a document leaves out, and no server yet.
+impl Default for ClickhousePeer {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            user: clickhouse_default(),
+            password: Secret::default(),
+            database: clickhouse_default(),
+            cluster: String::new(),
+            tls: Tls::default(),
+            max_inserts_per_second: max_inserts_per_second(),
+            max_concurrent_inserts: max_concurrent_inserts(),
+        }
+    }
 }
 
 fn clickhouse_default() -> String {

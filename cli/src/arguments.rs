@@ -21,7 +21,7 @@ use crate::{
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done; 1 a defect; 2 the request is wrong; 3 the environment is (unreachable, unauthenticated, denied);
-4 `diff` found differences.
+4 `diff` or `verify` found differences.
 
 Try it, with nothing running:
   millrace demo"

@@ -27,6 +27,13 @@ pub(crate) struct Document {
     pub(crate) mirrors: Vec<MirrorSpec>,
 }
 
+impl Document {
+    /// Whether it asks for nothing at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.peers.is_empty() && self.mirrors.is_empty()
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Part {

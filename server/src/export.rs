@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 
 use catalog::spec::{
     ClickhousePeer, ColumnSpec, MirrorSpec, PeerConfig, PeerSpec, PostgresPeer, Secret, Settings, TableSpec,
-    Tls,
 };
 use millrace_catalog as catalog;
 use millrace_terms::{Code, Error};
@@ -48,6 +47,15 @@ pub struct Export {
     pub variables: Vec<String>,
 }
 
+/// What `${NAME}` in a specification means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dollars {
+    /// Itself: in the document it is escaped.
+    Literal,
+    /// A reference, for whoever applies the document to set.
+    References,
+}
+
 /// Writes the document.
 ///
 /// # Errors
@@ -55,12 +63,20 @@ pub struct Export {
 pub fn document<'a>(
     peers: impl IntoIterator<Item = &'a PeerSpec>,
     mirrors: impl IntoIterator<Item = &'a MirrorSpec>,
+    dollars: Dollars,
 ) -> Result<Export, Error> {
+    let escaped = |entry: Value, but: &[&str]| match dollars {
+        Dollars::Literal => escaped(entry, but),
+        Dollars::References => entry,
+    };
     let mut variables = Vec::new();
-    let peers = peers.into_iter().map(|peer| peer_entry(&without_secrets(peer, &mut variables)));
+    let peers = peers.into_iter().map(|peer| {
+        // What stands in the place of a secret is a reference; all else is meant as it is.
+        peer_entry(&without_secrets(peer, &mut variables)).map(|entry| escaped(entry, &["password", "key"]))
+    });
     let mut document = Map::new();
     document.insert("peers".to_owned(), peers.collect::<Result<_, Error>>()?);
-    let mirrors = mirrors.into_iter().map(mirror_entry);
+    let mirrors = mirrors.into_iter().map(|mirror| mirror_entry(mirror).map(|entry| escaped(entry, &[])));
     document.insert("mirrors".to_owned(), mirrors.collect::<Result<_, Error>>()?);
     let yaml = serde_saphyr::to_string(&Ordered(&Value::Object(document)))
         .map_err(|error| Error::new(Code::Internal, format!("a document has no YAML: {error}")))?;
@@ -111,26 +127,13 @@ fn without_secrets(peer: &PeerSpec, variables: &mut Vec<String>) -> PeerSpec {
 }
 
 fn peer_entry(peer: &PeerSpec) -> Result<Value, Error> {
-    let none = String::new;
     let default = match &peer.config {
-        PeerConfig::Postgres(_) => PeerConfig::Postgres(PostgresPeer {
-            host: none(),
-            port: 5432,
-            user: none(),
-            password: Secret::default(),
-            database: none(),
-            tls: Tls::default(),
-        }),
+        PeerConfig::Postgres(_) => PeerConfig::Postgres(PostgresPeer::default()),
+        // User and database are written out also where they are as by default: they name what is in use.
         PeerConfig::Clickhouse(_) => PeerConfig::Clickhouse(ClickhousePeer {
-            url: none(),
-            // The defaults of a document; written out all the same, for they name what is in use.
-            user: none(),
-            password: Secret::default(),
-            database: none(),
-            cluster: none(),
-            tls: Tls::default(),
-            max_inserts_per_second: 50,
-            max_concurrent_inserts: 4,
+            user: String::new(),
+            database: String::new(),
+            ..ClickhousePeer::default()
         }),
     };
     let mut entry = json(&peer.config)?;
@@ -165,6 +168,22 @@ fn table_entry(table: &mut Value) -> Result<(), Error> {
     }
     leave_out(table, &default);
     Ok(())
+}
+
+/// A value in which no text is read as a reference when the document is applied, but for these fields.
+fn escaped(value: Value, but: &[&str]) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.replace("${", "$${")),
+        Value::Array(items) => items.into_iter().map(|item| escaped(item, but)).collect(),
+        Value::Object(fields) => {
+            let escape = |(name, value): (String, Value)| match but.contains(&name.as_str()) {
+                true => (name, value),
+                false => (name, escaped(value, but)),
+            };
+            Value::Object(fields.into_iter().map(escape).collect())
+        }
+        other => other,
+    }
 }
 
 /// Takes out of an object what is as in `default`, however deep.
@@ -293,7 +312,7 @@ mirrors:
         let mirrors: Vec<_> = document.mirrors.iter().map(stored).collect();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let (peers, mirrors) = select(&document.peers, &mirrors, &names)?;
-        super::document(peers, mirrors)
+        super::document(peers, mirrors, Dollars::Literal)
     }
 
     #[test]
@@ -312,6 +331,17 @@ mirrors:
         assert_eq!(parse(&set.replace("${SHOP_PG_TLS_KEY}", "hunter3")).unwrap(), document);
         let nothing = exported(&Document::default(), &[]).unwrap();
         assert_eq!(parse(&nothing.text).unwrap(), Document::default());
+    }
+
+    #[test]
+    fn what_looks_like_a_reference_is_not_read_as_one() {
+        let document = parse(&TEXT.replace("orders: all", "orders ${X}")).unwrap();
+        let export = exported(&document, &[]).unwrap();
+        assert!(
+            export.text.contains("orders $${X}") && export.text.contains("password: ${SHOP_PG_PASSWORD}"),
+            "{}",
+            export.text
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ Examples:
   millrace apply -f peers.yaml -f mirrors.yaml --wait=snapshot --timeout 2h
   generate | millrace apply -f - --prune
 
-In values, ${NAME} is replaced by that environment variable and ${file:/path} by the content of that file.")]
+In values, ${NAME} is replaced by that environment variable and ${file:/path} by the content of that file; $${ stands for ${ itself.")]
 pub struct ApplyArguments {
     #[command(flatten)]
     files: Files,
@@ -48,6 +48,9 @@ pub struct ApplyArguments {
     /// Drop mirrors and peers that the file does not hold
     #[arg(long)]
     prune: bool,
+    /// Mean it when the file holds nothing: drop everything
+    #[arg(long, requires = "prune")]
+    prune_all: bool,
     /// Drop the destination tables of what leaves, too
     #[arg(long)]
     drop_destination: bool,
@@ -89,6 +92,7 @@ pub async fn run(arguments: ApplyArguments) -> anyhow::Result<ExitCode> {
         document: sources.document().to_owned(),
         dry_run: true,
         prune: arguments.prune,
+        prune_all: arguments.prune_all,
         drop_destination: arguments.drop_destination,
     };
     let removes = arguments.prune || arguments.drop_destination;
@@ -126,7 +130,7 @@ pub async fn diff(arguments: DiffArguments) -> anyhow::Result<ExitCode> {
         document: sources.document().to_owned(),
         dry_run: true,
         prune: arguments.prune,
-        drop_destination: false,
+        ..ApplyRequest::default()
     };
     let answer = apply(&mut client, &sources, request).await?;
     let differs = show::differs(&answer);

@@ -34,9 +34,7 @@ pub fn run(_arguments: SchemaArguments) -> anyhow::Result<ExitCode> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use millrace_catalog::spec::{
-        ClickhousePeer, ColumnSpec, MirrorSpec, PostgresPeer, Secret, Settings, TableSpec, Tls,
-    };
+    use millrace_catalog::spec::{ClickhousePeer, ColumnSpec, MirrorSpec, PostgresPeer, Settings, TableSpec};
     use serde_json::Value;
 
     use super::*;
@@ -63,15 +61,6 @@ mod tests {
     #[test]
     fn the_schema_has_the_keys_and_the_defaults_of_the_specifications() {
         let schema: Value = serde_json::from_str(SCHEMA).unwrap();
-        let postgres = PostgresPeer {
-            host: String::new(),
-            port: 5432,
-            user: String::new(),
-            password: Secret::default(),
-            database: String::new(),
-            tls: Tls::default(),
-        };
-        let clickhouse: ClickhousePeer = serde_json::from_str(r#"{"url": ""}"#).unwrap();
         let mirror = MirrorSpec {
             name: String::new(),
             source: String::new(),
@@ -81,8 +70,8 @@ mod tests {
             settings: Settings::default(),
         };
         let parts = [
-            ("postgres", serde_json::to_value(postgres).unwrap()),
-            ("clickhouse", serde_json::to_value(clickhouse).unwrap()),
+            ("postgres", serde_json::to_value(PostgresPeer::default()).unwrap()),
+            ("clickhouse", serde_json::to_value(ClickhousePeer::default()).unwrap()),
             ("mirror", serde_json::to_value(mirror).unwrap()),
             ("table", serde_json::to_value(TableSpec::new("")).unwrap()),
             ("column", serde_json::to_value(ColumnSpec::default()).unwrap()),

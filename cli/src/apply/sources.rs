@@ -15,6 +15,9 @@ use crate::settings::read_secret_file;
 /// Bytes of a file at most: the server takes 2 MiB.
 const FILE_BYTES_MAX: u64 = 2 << 20;
 
+/// Name by which stdin is asked for.
+const STDIN: &str = "-";
+
 /// The merged document, and where its lines come from.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
@@ -31,18 +34,24 @@ pub(super) fn read(files: &[String]) -> Result<Sources, Error> {
     let mut sources = Sources::default();
     for file in files {
         let text = read_file(file)?;
-        sources.add(file, &text).map_err(|error| error.context(file))?;
+        let name = shown(file);
+        sources.add(name, &text).map_err(|error| error.context(name))?;
     }
     if sources.files.is_empty() {
         return Err(Error::new(
             Code::InvalidArgument,
-            format!("{}: there is nothing in it", files.join(", ")),
+            format!("{}: there is nothing in it", files.iter().map(|file| shown(file)).collect::<Vec<_>>().join(", ")),
         )
         .with_remedy(
-            "Write `peers:` and `mirrors:`; to drop everything say so by `peers: []`, with --prune.",
+            "Write `peers:` and `mirrors:`; to drop everything say so by `peers: []`, with --prune and --prune-all.",
         ));
     }
     Ok(sources)
+}
+
+/// What messages call a file.
+fn shown(file: &str) -> &str {
+    if file == STDIN { "stdin" } else { file }
 }
 
 impl Sources {
@@ -90,7 +99,7 @@ pub(crate) fn read_file(name: &str) -> Result<String, Error> {
             .with_remedy("Check the path, and that this user may read the file; - stands for stdin.")
     };
     let mut text = String::new();
-    let read = if name == "-" {
+    let read = if name == STDIN {
         std::io::stdin().lock().take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
     } else {
         std::fs::File::open(name).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))

@@ -1,5 +1,7 @@
 //! `${NAME}` and `${file:/path}` in a document's values, so that no secret need stand in the file.
 //!
+//! `$${` stands for `${` itself.
+//!
 //! A reference is replaced within the parsed value, which is then written back as one YAML string: a
 //! secret with quotes, colons or line ends in it stays one value. Lines keep their numbers, because
 //! the server's errors name them.
@@ -102,23 +104,39 @@ fn scalar(value: &str, is_whole: bool) -> String {
 
 /// Whether the value is one reference and nothing else.
 fn is_whole(value: &str) -> bool {
-    find(value).is_some_and(|range| range == (0..value.len()))
+    matches!(find(value), Ok(Some(Found::Reference(range))) if range == (0..value.len()))
 }
 
-/// The first reference, braces included.
-fn find(value: &str) -> Option<Range<usize>> {
-    let start = value.find("${")?;
-    let end = value[start..].find('}')?;
-    Some(start..start + end + 1)
+/// What is first in a value beside plain text.
+enum Found {
+    /// A reference, braces included.
+    Reference(Range<usize>),
+    /// `$${`, which stands for `${`.
+    Escaped(Range<usize>),
+}
+
+/// The first of them; none if there is nothing but plain text.
+fn find(value: &str) -> Result<Option<Found>, Error> {
+    let Some(start) = value.find("${") else { return Ok(None) };
+    if value[..start].ends_with('$') {
+        return Ok(Some(Found::Escaped(start - 1..start + 2)));
+    }
+    let end = value[start..].find('}').ok_or_else(malformed)?;
+    Ok(Some(Found::Reference(start..start + end + 1)))
 }
 
 fn replace(value: &str, look_up: &impl Fn(&Reference<'_>) -> Result<String, Error>) -> Result<String, Error> {
     let mut replaced = String::new();
     let mut rest = value;
-    while rest.contains("${") {
-        let range = find(rest).ok_or_else(malformed)?;
+    while let Some(found) = find(rest)? {
+        let (Found::Reference(range) | Found::Escaped(range)) = &found;
         replaced.push_str(&rest[..range.start]);
-        replaced.push_str(&look_up(&parse(&rest[range.start + 2..range.end - 1])?)?);
+        match &found {
+            Found::Reference(range) => {
+                replaced.push_str(&look_up(&parse(&rest[range.start + 2..range.end - 1])?)?);
+            }
+            Found::Escaped(_) => replaced.push_str("${"),
+        }
         rest = &rest[range.end..];
     }
     replaced.push_str(rest);
@@ -136,8 +154,9 @@ fn parse(inner: &str) -> Result<Reference<'_>, Error> {
 }
 
 fn malformed() -> Error {
-    Error::new(Code::InvalidArgument, "a reference in a value is malformed")
-        .with_remedy("Write ${NAME} for a variable, or ${file:/path} for the content of a file.")
+    Error::new(Code::InvalidArgument, "a reference in a value is malformed").with_remedy(
+        "Write ${NAME} for a variable, ${file:/path} for the content of a file, $${ for ${ itself.",
+    )
 }
 
 /// Where in the nest of collections the parser is: it tells values from keys.
@@ -221,6 +240,17 @@ mod tests {
         assert_eq!(value["g"], "h");
         let line = |text: &str| text.lines().position(|line| line == "g: h");
         assert_eq!(line(&done.text), line(text), "{}", done.text);
+    }
+
+    #[test]
+    fn a_doubled_dollar_stands_for_itself() {
+        let text = "a: $${X}\nb: \"$${ and ${X}\"\nc: $$\nd: $${\ne: 'cost: $5, $$${X}'\n";
+        let value = parsed(&with(text, "7").unwrap().text);
+        assert_eq!((&value["a"], &value["b"]), (&"${X}".into(), &"${ and 7".into()));
+        assert_eq!(
+            (&value["c"], &value["d"], &value["e"]),
+            (&"$$".into(), &"${".into(), &"cost: $5, $${X}".into())
+        );
     }
 
     #[test]

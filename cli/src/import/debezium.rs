@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use millrace_catalog::spec::{MirrorSpec, Mode, OnSlotLost, PeerConfig, Secret, TableSpec, TlsMode};
+use millrace_catalog::spec::{
+    ClickhousePeer, MirrorSpec, Mode, OnSlotLost, PeerConfig, PostgresPeer, Secret, TableSpec, TlsMode,
+};
 use millrace_terms::{Code, Error};
 use serde_json::{Map, Value};
 
@@ -234,14 +236,14 @@ fn of_properties(all: Map<String, Value>) -> Vec<Connector> {
 /// Where the tables go, and how the sink named them.
 struct Destination {
     name: String,
-    peer: millrace_catalog::spec::ClickhousePeer,
+    peer: ClickhousePeer,
     /// Tables by their topics.
     tables: BTreeMap<String, String>,
 }
 
 impl Destination {
     fn new(sink: Option<Connector>, fallback: &str, draft: &mut Draft) -> Self {
-        let mut peer = draft::clickhouse();
+        let mut peer = ClickhousePeer::default();
         let Some(sink) = sink else {
             peer.url = "${CLICKHOUSE_URL}".to_owned();
             peer.password = Secret::new("set");
@@ -330,7 +332,7 @@ fn source(connector: Connector, to: &Destination, fallback: &str, draft: &mut Dr
 }
 
 fn postgres(keys: &mut Keys, draft: &mut Draft) -> PeerConfig {
-    let mut peer = draft::postgres();
+    let mut peer = PostgresPeer::default();
     peer.host = plain(keys, "database.hostname").unwrap_or_default();
     peer.port = keys.take_number("database.port", (1, u16::MAX), draft).unwrap_or(peer.port);
     peer.user = plain(keys, "database.user").unwrap_or_default();

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use millrace_catalog::spec::{
-    ClickhousePeer, MirrorSpec, Mode, PeerConfig, PeerSpec, PostgresPeer, Secret, Settings, TableSpec, Tls,
-};
+use millrace_catalog::spec::{MirrorSpec, Mode, PeerConfig, PeerSpec, Settings, TableSpec};
 use millrace_terms::TableName;
 use serde_json::{Map, Value};
 
@@ -95,32 +93,6 @@ pub(super) fn name(text: &str) -> String {
 pub(super) fn table_name(text: &str) -> String {
     let (schema, name) = text.split_once('.').unwrap_or(("public", text));
     TableName::new(schema, name).to_string()
-}
-
-/// A PostgreSQL peer of which nothing is known yet.
-pub(super) fn postgres() -> PostgresPeer {
-    PostgresPeer {
-        host: String::new(),
-        port: 5432,
-        user: String::new(),
-        password: Secret::default(),
-        database: String::new(),
-        tls: Tls::default(),
-    }
-}
-
-/// A ClickHouse peer of which nothing is known yet.
-pub(super) fn clickhouse() -> ClickhousePeer {
-    ClickhousePeer {
-        url: String::new(),
-        user: "default".to_owned(),
-        password: Secret::default(),
-        database: "default".to_owned(),
-        cluster: String::new(),
-        tls: Tls::default(),
-        max_inserts_per_second: 50,
-        max_concurrent_inserts: 4,
-    }
 }
 
 /// A peer.

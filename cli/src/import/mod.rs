@@ -16,7 +16,7 @@ mod properties;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use millrace_server::export;
+use millrace_server::export::{self, Dollars};
 use millrace_terms::Error;
 
 use self::draft::Draft;
@@ -97,7 +97,7 @@ fn read(files: &[String]) -> Result<Vec<String>, Error> {
 }
 
 fn document(draft: &Draft) -> Result<String, Error> {
-    Ok(export::document(&draft.peers, &draft.mirrors)?.text)
+    Ok(export::document(&draft.peers, &draft.mirrors, Dollars::References)?.text)
 }
 
 #[cfg(test)]

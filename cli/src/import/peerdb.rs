@@ -4,7 +4,8 @@
 //! Written from the public documentation of those formats. Pure.
 
 use millrace_catalog::spec::{
-    ColumnSpec, Engine, MirrorSpec, Mode, PeerConfig, Secret, TableSpec, Tls, TlsMode,
+    ClickhousePeer, ColumnSpec, Engine, MirrorSpec, Mode, PeerConfig, PostgresPeer, Secret, TableSpec, Tls,
+    TlsMode,
 };
 use millrace_terms::{Code, Error};
 use serde_json::{Map, Value};
@@ -374,7 +375,7 @@ fn peer(object: Map<String, Value>, draft: &mut Draft) -> Result<(), Error> {
 }
 
 fn postgres(mut keys: Keys, draft: &mut Draft) -> PeerConfig {
-    let mut peer = draft::postgres();
+    let mut peer = PostgresPeer::default();
     peer.host = keys.take_text("host").unwrap_or_default();
     peer.port = keys.take_number("port", (1, u16::MAX), draft).unwrap_or(peer.port);
     peer.user = keys.take_text("user").unwrap_or_default();
@@ -413,7 +414,7 @@ fn tls(keys: &mut Keys, client: Option<Keys>) -> Tls {
 }
 
 fn clickhouse(mut keys: Keys, draft: &mut Draft) -> PeerConfig {
-    let mut peer = draft::clickhouse();
+    let mut peer = ClickhousePeer::default();
     let host = keys.take_text("host").unwrap_or_default();
     let host = if host.contains(':') { format!("[{host}]") } else { host };
     let (scheme, port) = if keys.take_bool("disable_tls") { ("http", 8123) } else { ("https", 8443) };

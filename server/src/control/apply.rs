@@ -17,6 +17,7 @@ use super::edits::EditOptions;
 use super::mirrors::Prepared;
 use super::{Control, found, whole_page};
 use crate::diff::Change;
+use crate::document::Document;
 use crate::fault::Answer;
 use crate::plan::{self, Step, StoredMirror};
 use crate::{document, edit, export, report, tables};
@@ -31,6 +32,9 @@ impl Control {
         let peers = self.all_peers().await?;
         let stored = self.all_mirrors().await?;
         let mirrors = planned(&stored);
+        if request.prune && !request.prune_all && !request.dry_run {
+            refuse_empty(&document, peers.len() + stored.len())?;
+        }
         let steps = plan::steps(&document, &peers, &mirrors, request.prune)?;
         let known = peers.iter().chain(&document.peers).map(|peer| (peer.name.as_str(), peer)).collect();
         let mut prepared = self.validate(&steps, &known).await?;
@@ -56,7 +60,7 @@ impl Control {
         let peers = self.all_peers().await?;
         let mirrors = planned(&self.all_mirrors().await?);
         let (peers, mirrors) = export::select(&peers, &mirrors, &request.mirrors)?;
-        let export = export::document(peers, mirrors)?;
+        let export = export::document(peers, mirrors, export::Dollars::Literal)?;
         Ok(v1::ExportResponse { document: export.text, variables: export.variables })
     }
 
@@ -188,6 +192,18 @@ impl Control {
         }
         Ok(Vec::new())
     }
+}
+
+/// Refuses a document that holds nothing, where `prune` would drop all that is stored.
+fn refuse_empty(document: &Document, stored: usize) -> Result<(), Error> {
+    if !document.is_empty() || stored == 0 {
+        return Ok(());
+    }
+    let message =
+        format!("the document holds nothing: with `prune` all {stored} peers and mirrors would be dropped");
+    Err(Error::new(Code::InvalidArgument, message).with("field", "prune_all").with_remedy(
+        "Check where the document comes from. If everything is to go, set prune_all, too (--prune-all).",
+    ))
 }
 
 /// The stored mirrors, as they are planned with.

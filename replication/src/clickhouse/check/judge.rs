@@ -148,16 +148,26 @@ fn lacking(facts: &DestinationFacts, is_needed: impl Fn(Need) -> bool) -> Result
 /// Whether the lines of SHOW GRANTS give a right on the database. None if that cannot be told: a role may
 /// give it.
 pub(super) fn holds(grants: &[String], right: &str, database: &str) -> Option<bool> {
+    let gives = |rights: &str, scope: &str| {
+        let scope = scope.replace('`', "");
+        let is_there = scope == "*.*" || scope.strip_suffix(".*") == Some(database);
+        is_there && rights.split(", ").any(|held| covers(held, right))
+    };
+    // What was granted everywhere may be revoked here; roles could still give it.
+    let is_revoked = grants.iter().filter_map(|line| line.strip_prefix("REVOKE ")).any(|line| {
+        let (rights, rest) = line.split_once(" ON ").unwrap_or((line, ""));
+        gives(rights, rest.split(" FROM ").next().unwrap_or(rest))
+    });
     let mut has_roles = grants.is_empty();
     for line in grants.iter().filter_map(|line| line.strip_prefix("GRANT ")) {
-        let Some((rights, rest)) = line.split_once(" ON ") else {
-            has_roles = true;
-            continue;
-        };
-        let scope = rest.split(" TO ").next().unwrap_or(rest).replace('`', "");
-        let is_there = scope == "*.*" || scope.strip_suffix(".*") == Some(database);
-        if is_there && rights.split(", ").any(|held| covers(held, right)) {
-            return Some(true);
+        match line.split_once(" ON ") {
+            None => has_roles = true,
+            Some((rights, rest))
+                if gives(rights, rest.split(" TO ").next().unwrap_or(rest)) && !is_revoked =>
+            {
+                return Some(true);
+            }
+            Some(_) => {}
         }
     }
     (!has_roles).then_some(false)
@@ -266,5 +276,11 @@ mod tests {
         let role = ["GRANT writer TO m".to_owned()];
         assert_eq!(holds(&role, "INSERT", "shop"), None, "the role may give it");
         assert_eq!(holds(&[], "INSERT", "shop"), None);
+        let revoked =
+            ["GRANT ALL ON *.* TO m".to_owned(), "REVOKE INSERT, ALTER TABLE ON shop.* FROM m".to_owned()];
+        assert_eq!(holds(&revoked, "INSERT", "shop"), Some(false));
+        assert_eq!(holds(&revoked, "ALTER DELETE", "shop"), Some(false));
+        assert_eq!(holds(&revoked, "SELECT", "shop"), Some(true));
+        assert_eq!(holds(&revoked, "INSERT", "other"), Some(true));
     }
 }
