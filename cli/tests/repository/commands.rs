@@ -31,7 +31,7 @@ fn an_unreachable_server_is_the_environments_fault() {
     insta::assert_snapshot!(run(&["mirror", "list", "--address", "http://127.0.0.1:1"]), @r"
     exit 3
     error: the server at http://127.0.0.1:1 is unreachable: Connection refused (os error 111)
-     remedy: Start `millrace server` or `millrace dev`, or pass its URL by --address or MILLRACE_ADDRESS.
+     remedy: Start `millrace server` or `millrace dev`, or say where it is by --address, MILLRACE_ADDRESS or a context (`millrace context list`).
        code: SERVER_UNREACHABLE
     ");
 }
@@ -56,7 +56,7 @@ fn wrong_arguments_are_told_without_a_server() {
     insta::assert_snapshot!(run(&["diff", "-f", "/dev/null"]), @r"
     exit 2
     error: /dev/null: there is nothing in it
-     remedy: Write `peers:` and `mirrors:`; to drop everything say so by `peers: []`, with --prune.
+     remedy: Write `peers:` and `mirrors:`; to drop everything say so by `peers: []`, with --prune and --prune-all.
        code: INVALID_ARGUMENT
     ");
 }
