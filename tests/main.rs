@@ -44,6 +44,7 @@ mod stream;
 mod streams;
 mod tables;
 mod temporal;
+mod terminated;
 mod transactions;
 mod types;
 mod user;
@@ -87,6 +88,7 @@ fn main() {
         streams::tests(),
         tables::tests(),
         temporal::tests(),
+        terminated::tests(),
         transactions::tests(),
         types::tests(),
         user::tests(),

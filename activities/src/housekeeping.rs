@@ -1,5 +1,5 @@
 //! Regular work for all mirrors: slots of quiet databases are moved forward, lag is measured, what
-//! is past its time is deleted, physical deletes are repeated.
+//! is past its time is deleted, physical deletes are repeated, workflows that were ended by force are found.
 
 #![expect(
     dead_code,
@@ -26,7 +26,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::environment::Environment;
 use crate::stream::LEASE;
-use crate::{alive, apart, failure, slots};
+use crate::{alive, apart, children, failure, slots};
 
 /// Sources that are looked at together: one that does not answer must not hold up the others.
 const SOURCES_AT_ONCE: usize = 16;
@@ -56,6 +56,9 @@ impl Step {
         ctx: ActivityContext,
     ) -> Result<HousekeepingReport, ActivityError> {
         self.remind(&ctx).await;
+        if let Err(error) = children::report_ended(&self.0, &ctx).await {
+            tracing::debug!(error = %error, "workflows that were ended by force could not be looked for");
+        }
         let done = alive::interruptible(&ctx, Box::pin(housekeep(&self.0))).await;
         done.map_err(|error| failure::ended(&ctx, error))
     }

@@ -20,6 +20,7 @@
 //! - `leaves`: which relations hold the rows of a table, compared with what was known.
 //! - `apart`: physical deletes and alterations of a destination table, apart from each other.
 //! - `slots`: replication slots, as the catalog keeps them.
+//! - `children`: workflows of streams and copies that were ended by force.
 //! - `alive`: heartbeats, cancellation. `failure`: errors as Temporal's failures.
 //! - `metrics`: what this process did.
 //!
@@ -31,6 +32,7 @@ mod alive;
 mod apart;
 mod append;
 mod check;
+mod children;
 mod copy_partitions;
 mod drop_mirror;
 mod edit;
