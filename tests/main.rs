@@ -30,6 +30,7 @@ mod options;
 mod outages;
 mod owned;
 mod partitions;
+mod recopied;
 mod refusals;
 mod reshaped;
 mod rest;
@@ -73,6 +74,7 @@ fn main() {
         outages::tests(),
         owned::tests(),
         partitions::tests(),
+        recopied::tests(),
         refusals::tests(),
         modes::tests(),
         rest::tests(),

@@ -75,7 +75,7 @@ async fn join(work: &Work<'_>, table: &Table) -> Result<()> {
     let Destination { clickhouse, cluster, .. } = work.destination;
     let planned = work.planned_anew(table).await?;
     let log_end = epoch::log_end(work.session).await?;
-    work.publish(table, &table.source).await?;
+    work.publish(&[(table, table.source.clone())]).await?;
     match clickhouse.table_state(&planned.plan).await? {
         Found::Ready => {}
         Found::Differs(error) => return Err(error),

@@ -16,6 +16,7 @@
 //!
 //! Around them:
 //! - `environment`: what they share. `peers`: configurations as the data plane takes them.
+//! - `publish`: the publication of a stream.
 //! - `reshaped`: a copy whose table is another than was planned.
 //! - `leaves`: which relations hold the rows of a table, compared with what was known.
 //! - `apart`: physical deletes and alterations of a destination table, apart from each other.
@@ -46,6 +47,7 @@ mod peers;
 mod plan_partitions;
 mod prepare_destination;
 mod prepare_source;
+mod publish;
 mod record;
 mod recovery;
 mod reshaped;
