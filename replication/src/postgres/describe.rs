@@ -46,13 +46,11 @@ select r.oid, c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text
  where l.isleaf and c.relkind <> 'p'
  order by c.oid";
 
-const COLUMNS: &str = "
-select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated::text,
-       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attndims::int4, a.xmin::text::int8,
-       a.atthasmissing
-  from pg_catalog.pg_attribute a
- where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
- order by a.attrelid, a.attnum";
+/// Whether the column `a` holds no NULL. From PostgreSQL 18 on, `attnotnull` is set by a constraint that is NOT
+/// VALID, too: rows from before may hold NULL.
+pub(crate) const NOT_NULL: &str = "(a.attnotnull and not exists (
+    select from pg_catalog.pg_constraint n where n.conrelid = a.attrelid and n.contype = 'n'
+       and not n.convalidated and a.attnum = any (n.conkey)))";
 
 const INDEXES: &str = "
 select i.indrelid, i.indexrelid, c.relname, i.indisprimary, i.indisreplident, i.indimmediate,
@@ -206,7 +204,15 @@ fn identity(text: &str) -> SourceIdentity {
 }
 
 async fn columns(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, Vec<ShapeColumn>>> {
-    let rows = session.query(COLUMNS, &[&oids]).await.map_err(failed)?;
+    let sql = format!(
+        "select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, {NOT_NULL}, a.attgenerated::text,
+                pg_catalog.format_type(a.atttypid, a.atttypmod), a.attndims::int4, a.xmin::text::int8,
+                a.atthasmissing
+           from pg_catalog.pg_attribute a
+          where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
+          order by a.attrelid, a.attnum"
+    );
+    let rows = session.query(&sql, &[&oids]).await.map_err(failed)?;
     let types = types(session, rows.iter().map(|row| row.get(3)).collect()).await?;
     let mut columns: BTreeMap<u32, Vec<ShapeColumn>> = BTreeMap::new();
     for row in &rows {
