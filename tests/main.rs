@@ -23,6 +23,7 @@ mod faults;
 mod fencing;
 mod files;
 mod kinds;
+mod lag;
 mod many;
 mod modes;
 mod names;
@@ -68,6 +69,7 @@ fn main() {
         files::tests(),
         fencing::tests(),
         kinds::tests(),
+        lag::tests(),
         many::tests(),
         names::tests(),
         options::tests(),
