@@ -22,6 +22,7 @@ mod failover;
 mod faults;
 mod fencing;
 mod files;
+mod inheritance;
 mod kinds;
 mod lag;
 mod many;
@@ -68,6 +69,7 @@ fn main() {
         faults::tests(),
         files::tests(),
         fencing::tests(),
+        inheritance::tests(),
         kinds::tests(),
         lag::tests(),
         many::tests(),

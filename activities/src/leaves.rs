@@ -16,6 +16,7 @@ use millrace_replication::postgres::tree::{self, Difference, Tree};
 use millrace_terms::{Code, Error, Result};
 
 use crate::environment::Environment;
+use crate::heirs;
 
 /// Most partitions that one event names.
 const NAMED_MAX: usize = 5;
@@ -44,8 +45,12 @@ pub(crate) async fn compare(
     for leaf in environment.catalog.stream_leaves(mirror.name(), stream).await? {
         known.entry(leaf.table_id).or_default().push(leaf);
     }
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let mut now = tree::of(session, &oids, false).await?;
+    let oids = |heirs| {
+        let asked = tables.iter().filter(move |table| heirs::are_merged(mirror, table) == heirs);
+        asked.map(|table| table.oid).collect::<Vec<u32>>()
+    };
+    let mut now = tree::of(session, &oids(false), false).await?;
+    now.extend(tree::of(session, &oids(true), true).await?);
     let mut is_due = false;
     for table in tables {
         // A table that is gone is told of by its own changes.

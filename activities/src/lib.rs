@@ -18,6 +18,7 @@
 //! - `environment`: what they share. `peers`: configurations as the data plane takes them.
 //! - `publish`: the publication of a stream.
 //! - `reshaped`: a copy whose table is another than was planned.
+//! - `heirs`: tables that are one with those that inherit from them.
 //! - `leaves`: which relations hold the rows of a table, compared with what was known.
 //! - `apart`: physical deletes and alterations of a destination table, apart from each other.
 //! - `slots`: replication slots, as the catalog keeps them.
@@ -40,6 +41,7 @@ mod edit;
 mod environment;
 mod failure;
 mod finish_copy;
+mod heirs;
 mod housekeeping;
 mod leaves;
 mod metrics;

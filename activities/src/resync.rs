@@ -179,6 +179,7 @@ impl Work<'_> {
         let spec = spec.ok_or_else(|| {
             Error::new(Code::Internal, format!("the mirror's specification does not hold {source}"))
         })?;
+        let shape = if spec.with_children { shape.with_heirs() } else { shape };
         let before = environment.plan(table.id).await?;
         let mut options = check::options(&mirror.spec, spec, self.database);
         if before.own.source.is_some() {

@@ -105,7 +105,9 @@ impl Side {
                     or exists (select from pg_catalog.pg_partition_tree(w.oid) l
                                 where l.isleaf and l.relid <> w.oid and l.relid not in (select oid from told)))
              order by w.n";
-        let oids: Vec<u32> = tables.iter().map(|table| table.plan.oid).collect();
+        // What inherits has columns of its own.
+        let oids = tables.iter().flat_map(|table| table.leaves.keys().copied().chain([table.plan.oid]));
+        let oids: Vec<u32> = oids.collect();
         let session = self.session().await?;
         let rows = session.query(sql, &[&oids, &publication]).await;
         let rows = rows.map_err(|error| from_sql("looking for the tables in the publication", &error))?;
