@@ -23,9 +23,11 @@ alter table streams
     add column moved_at timestamptz,
     -- Rows written per second, over the last minute.
     add column rows_per_s double precision not null default 0,
-    -- The slot as housekeeping saw it last, with how fast it fills: in the stead of slot_retained_bytes,
-    -- slot_status and slot_measured_at, which are not written any more.
-    add column slot_seen jsonb;
+    -- The slot as housekeeping saw it last, with how fast it fills.
+    add column slot_seen jsonb,
+    drop column slot_retained_bytes,
+    drop column slot_status,
+    drop column slot_measured_at;
 
 -- Since when it is read: how fast a copy goes.
 alter table partitions add column claimed_at timestamptz;

@@ -228,7 +228,7 @@ async fn kill(cluster: &mut Cluster) {
 async fn copies(bed: &Bed) -> u32 {
     let request = api::ListMirrorEventsRequest { name: bed.name.clone(), ..Default::default() };
     let events = bed.mirrors().list_mirror_events(request).await.expect("events").into_inner().events;
-    events.iter().filter(|event| event.message.starts_with("copied ")).count() as u32
+    events.iter().filter(|event| event.code == "COPY_FINISHED").count() as u32
 }
 
 async fn standby_with_the_slots(bed: Bed, streams: u32) {

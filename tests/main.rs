@@ -24,7 +24,9 @@ mod failover;
 mod faults;
 mod fencing;
 mod files;
+mod inheritance;
 mod kinds;
+mod lag;
 mod many;
 mod modes;
 mod names;
@@ -32,6 +34,7 @@ mod options;
 mod outages;
 mod owned;
 mod partitions;
+mod recopied;
 mod refusals;
 mod reshaped;
 mod rest;
@@ -46,6 +49,7 @@ mod stream;
 mod streams;
 mod tables;
 mod temporal;
+mod terminated;
 mod tls;
 mod transactions;
 mod types;
@@ -70,13 +74,16 @@ fn main() {
         faults::tests(),
         files::tests(),
         fencing::tests(),
+        inheritance::tests(),
         kinds::tests(),
+        lag::tests(),
         many::tests(),
         names::tests(),
         options::tests(),
         outages::tests(),
         owned::tests(),
         partitions::tests(),
+        recopied::tests(),
         refusals::tests(),
         modes::tests(),
         rest::tests(),
@@ -92,6 +99,7 @@ fn main() {
         streams::tests(),
         tables::tests(),
         temporal::tests(),
+        terminated::tests(),
         tls::tests(),
         transactions::tests(),
         types::tests(),

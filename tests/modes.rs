@@ -40,8 +40,9 @@ async fn a_copy_ends_by_itself(bed: Bed) {
     bed.wait_equal("a", "a").await;
     bed.wait_equal("b", "b").await;
     bed.sql("insert into b values (2)").await;
-    let request = api::ResyncMirrorRequest { name: bed.name.clone(), ..Default::default() };
-    let refused = bed.mirrors().resync_mirror(request).await.expect_err("it is over");
+    let request =
+        api::ResyncTableRequest { name: bed.name.clone(), table: "public.b".into(), ..Default::default() };
+    let refused = bed.mirrors().resync_table(request).await.expect_err("it is over");
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
     let request = api::PauseMirrorRequest { name: bed.name.clone(), ..Default::default() };
     let refused = bed.mirrors().pause_mirror(request).await.expect_err("it is over");

@@ -15,7 +15,7 @@ pub fn tests() -> Vec<Trial> {
 /// of before lives on, with a lease of a higher number than the backup gives.
 async fn a_catalog_behind_its_slot_begins_anew(mut bed: Bed) {
     let cell = Cell::new(&mut bed).await;
-    let mut worker = cell.worker().await;
+    let worker = cell.worker().await;
     bed.sql("create table t (id int primary key, v int); insert into t select i, 0 from generate_series(1, 1000) i").await;
     let policy =
         api::Settings { on_slot_lost: settings::OnSlotLost::ResyncMirror.into(), ..Default::default() };
@@ -51,10 +51,12 @@ async fn a_catalog_behind_its_slot_begins_anew(mut bed: Bed) {
     copied(database.to_owned(), backup.clone()).await;
     let end: String =
         bed.source.query_one("select pg_current_wal_lsn()::text", &[]).await.expect("the log's end").get(0);
-    // A worker more, so that the attempts of the stream get further than those of the backup.
+    // So that the attempts of the stream get further than those of the backup.
     for round in 0..3 {
-        worker.kill();
-        worker = cell.worker().await;
+        let request = api::PauseMirrorRequest { name: bed.name.clone(), ..Default::default() };
+        bed.mirrors().pause_mirror(request).await.expect("it pauses");
+        let request = api::ResumeMirrorRequest { name: bed.name.clone(), ..Default::default() };
+        bed.mirrors().resume_mirror(request).await.expect("it goes on");
         bed.sql(&format!(
             "update t set v = {round} + 10 where id % 7 = {round}; delete from t where id = 500 + {round}"
         ))

@@ -1,9 +1,10 @@
 //! Schema changes on the source while a mirror runs.
 
 use libtest_mimic::Trial;
+use millrace_proto::v1::verification::{State, Verdict};
 use millrace_proto::v1::{self as api, mirror, settings, table};
 
-use crate::support::bed::Bed;
+use crate::support::bed::{Bed, SOON};
 use crate::support::{test, wait};
 
 pub fn tests() -> Vec<Trial> {
@@ -11,6 +12,7 @@ pub fn tests() -> Vec<Trial> {
         test("schema::columns_come_go_and_are_renamed", columns_come_go_and_are_renamed),
         test("schema::rewritten_rows_are_copied_again", rewritten_rows_are_copied_again),
         test("schema::a_renamed_table_can_be_resynced", a_renamed_table_can_be_resynced),
+        test("schema::a_last_change_waits_for_a_row_or_a_resync", a_last_change_waits_for_a_row_or_a_resync),
         test("schema::an_error_is_asked_for_instead_of_a_resync", an_error_is_asked_for_instead_of_a_resync),
     ]
 }
@@ -92,4 +94,49 @@ async fn an_error_is_asked_for_instead_of_a_resync(bed: Bed) {
         if codes.contains(&"TABLE_SCHEMA_CHANGED".to_owned()) { Ok(()) } else { Err(format!("{codes:?}")) }
     })
     .await;
+}
+
+/// The log tells of a table's columns with its next row. What is there is right until then.
+async fn a_last_change_waits_for_a_row_or_a_resync(bed: Bed) {
+    bed.sql(
+        "create table t (id bigint primary key, v text); insert into t select i, 'x' from generate_series(1, 100) i;
+         create table other (id int primary key)",
+    )
+    .await;
+    bed.mirror_streaming(&["public.t", "public.other"]).await;
+    bed.sql("alter table t rename v to w; alter table t add r float8 default random(); insert into other values (1)").await;
+    assert_eq!(bed.wait_equal("other", "other").await, 1);
+    assert_eq!(count(&bed, "v = 'x'").await, 100);
+    let request = api::VerifyMirrorRequest { name: bed.name.clone(), ..Default::default() };
+    let verification = bed.mirrors().verify_mirror(request).await.expect("a verification").into_inner();
+    let verification = wait::until("its end", SOON, || async {
+        let request = api::GetVerificationRequest {
+            name: bed.name.clone(),
+            id: verification.id.clone(),
+            ..Default::default()
+        };
+        let found =
+            bed.mirrors().get_verification(request).await.map_err(|error| error.to_string())?.into_inner();
+        if found.state() == State::Running { Err(format!("{found:?}")) } else { Ok(found) }
+    })
+    .await;
+    assert_eq!(
+        (verification.state(), verification.verdict()),
+        (State::Completed, Verdict::Equal),
+        "{verification:?}"
+    );
+
+    let request =
+        api::ResyncTableRequest { name: bed.name.clone(), table: "public.t".into(), ..Default::default() };
+    bed.mirrors().resync_table(request).await.expect("a resync");
+    bed.wait_table("public.t", table::State::Streaming).await;
+    assert_eq!(bed.wait_equal("t", "t").await, 100);
+    bed.sql("alter table t rename w to x").await;
+    bed.sql("insert into t values (1000, 'y', 1)").await;
+    assert_eq!(bed.wait_equal("t", "t").await, 101);
+}
+
+async fn count(bed: &Bed, condition: &str) -> u64 {
+    let sql = format!("select count() from t final where {condition}");
+    bed.clickhouse.query(&sql).await.expect("a count").trim().parse().expect("a number")
 }

@@ -5,8 +5,11 @@ use futures::StreamExt;
 use libtest_mimic::Trial;
 use millrace_proto::v1::{self as api, mirror};
 use millrace_workflows::payload::CheckInput;
-use millrace_workflows::{CheckWorkflow, ids};
-use temporalio_client::{UntypedWorkflow, WorkflowStartOptions, WorkflowTerminateOptions};
+use millrace_workflows::{CheckWorkflow, MirrorWorkflow, ids};
+use temporalio_client::{
+    UntypedWorkflow, WorkflowDescribeOptions, WorkflowSignalOptions, WorkflowStartOptions,
+    WorkflowTerminateOptions,
+};
 
 use crate::support::bed::{Bed, SOON};
 use crate::support::{stack, test, wait};
@@ -18,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
             workflows_are_readable_and_hold_no_secret,
         ),
         test("temporal::what_is_still_closing_is_waited_for", what_is_still_closing_is_waited_for),
+        test("temporal::a_long_history_is_continued_as_new", a_long_history_is_continued_as_new),
         test("temporal::a_name_is_free_when_its_mirror_is_gone", a_name_is_free_when_its_mirror_is_gone),
     ]
 }
@@ -98,6 +102,56 @@ async fn what_is_still_closing_is_waited_for(bed: Bed) {
     bed.wait_state(mirror::State::Running).await;
     bed.sql("insert into t values (2)").await;
     assert_eq!(bed.wait_equal("t", "t").await, 2);
+}
+
+/// Events after which the server suggests to go on in a new run (`limit.historyCount.suggestContinueAsNew`).
+const LONG_HISTORY: usize = 4_096;
+
+/// The mirror's workflow goes on in another run, and finds its stream, and whoever asks it for something.
+async fn a_long_history_is_continued_as_new(bed: Bed) {
+    bed.sql("create table t (id int primary key); insert into t values (1)").await;
+    let asked = bed.mirror(&["public.t"]);
+    let request_id = uuid::Uuid::new_v4().to_string();
+    let create = |mirror: &api::Mirror| api::CreateMirrorRequest {
+        mirror: Some(mirror.clone()),
+        request_id: request_id.clone(),
+        ..Default::default()
+    };
+    bed.mirrors().create_mirror(create(&asked)).await.expect("a mirror");
+    bed.wait_state(mirror::State::Running).await;
+    let client = stack::temporal().await;
+    let run = async |id: String| {
+        let handle = client.get_workflow_handle::<UntypedWorkflow>(id);
+        handle.describe(WorkflowDescribeOptions::default()).await.expect("a workflow").run_id().to_owned()
+    };
+    let (mirror, stream) = (ids::mirror(&bed.name), ids::stream(&bed.name, 0));
+    let (first, streaming) = (run(mirror.clone()).await, run(stream.clone()).await);
+    let handle = client.get_workflow_handle::<MirrorWorkflow>(mirror.clone());
+    let signals = (0..LONG_HISTORY)
+        .map(|_| handle.signal(MirrorWorkflow::catalog_changed, (), WorkflowSignalOptions::default()));
+    futures::stream::iter(signals)
+        .buffer_unordered(32)
+        .for_each(|told| async { told.expect("a signal") })
+        .await;
+    wait::until("another run", SOON, || async {
+        let now = run(mirror.clone()).await;
+        if now == first { Err(now) } else { Ok(()) }
+    })
+    .await;
+    assert_eq!(run(stream).await, streaming, "the stream goes on");
+    bed.mirrors().create_mirror(create(&asked)).await.expect("the same mirror");
+    bed.sql("insert into t values (2)").await;
+    assert_eq!(bed.wait_equal("t", "t").await, 2);
+
+    let request = api::PauseMirrorRequest { name: bed.name.clone(), ..Default::default() };
+    bed.mirrors().pause_mirror(request).await.expect("it pauses");
+    let request = api::ResumeMirrorRequest { name: bed.name.clone(), ..Default::default() };
+    bed.mirrors().resume_mirror(request).await.expect("it goes on");
+    let request = api::ResyncMirrorRequest { name: bed.name.clone(), ..Default::default() };
+    bed.mirrors().resync_mirror(request).await.expect("a resync");
+    bed.sql("insert into t values (3)").await;
+    bed.wait_state(mirror::State::Running).await;
+    assert_eq!(bed.wait_equal("t", "t").await, 3);
 }
 
 async fn a_name_is_free_when_its_mirror_is_gone(bed: Bed) {

@@ -1,7 +1,10 @@
 //! Physical deletes and alterations of a destination table, apart from each other.
 //!
 //! ClickHouse was seen to lose all values of a column that is renamed while a DELETE of the same table is
-//! begun. The stream renames; a copy's end and housekeeping delete. So that a table is being altered is
+//! begun. The stream renames; copies, repairs and housekeeping delete. (Whoever deletes the rows of one source
+//! table out of a destination that others share need not ask: columns of such a table are never renamed. Inserts
+//! lose values likewise: the stream lets its own end first, a copier looks at the plan again when its rows are
+//! acknowledged, and a repair inserts under an announcement.) So that a table is being altered is
 //! stored with the plan by which it is, before it begins; a delete is announced before it begins, and only
 //! while no table is being altered. Each is one statement on the table's row in the catalog: one of the
 //! two comes first, and the other waits.
@@ -39,7 +42,7 @@ pub(crate) async fn purge<T>(
     let renewing = async {
         loop {
             tokio::time::sleep(RENEWAL).await;
-            if let Err(error) = environment.catalog.announce_purge(table_id, ANNOUNCED).await {
+            if let Err(error) = environment.catalog.prolong_purge(table_id, ANNOUNCED).await {
                 // The delete has long begun.
                 tracing::debug!(error = %error, "a physical delete could not be announced further");
             }

@@ -23,7 +23,7 @@ use millrace_replication::version::Version;
 use millrace_terms::{Code, Result};
 
 use crate::copy_partitions::{Held, Job, copy_job, range};
-use crate::{finish_copy, plan_partitions, stream};
+use crate::{apart, finish_copy, plan_partitions, stream};
 
 /// How long an attempt of the stream that was replaced may still be sending.
 const FENCED: Duration = stream::LEASE;
@@ -59,7 +59,8 @@ pub(crate) async fn copy(
     let destination = &job.destination;
     finish_copy::end_older_queries(destination, job.copy, &stream).await?;
     catalog.raise_swept_floor(table_id, job.copy.copy_no, version.0).await?;
-    destination.clickhouse.purge(&plan, version.0, &destination.cluster).await?;
+    let purge = destination.clickhouse.purge(&plan, version.0, &destination.cluster);
+    apart::purge(job.environment, table_id, purge).await?;
     let seen = match whole::begin(session, &plan, partitioned).await {
         Err(error) if error.code() == Code::TableSchemaChanged => return Ok(CopyOutcome::Reshaped(error)),
         seen => seen?,

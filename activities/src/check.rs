@@ -24,7 +24,7 @@ use millrace_replication::postgres::plan::{self, ColumnOptions, Options};
 use millrace_replication::postgres::publication::{self, Told};
 use millrace_replication::postgres::{self, Session, SourceConfig, orphans, slot};
 use millrace_replication::share;
-use millrace_replication::table::{Audit, OwnColumns, SourceColumn, TablePlan};
+use millrace_replication::table::{Audit, Origin, OwnColumns, TablePlan};
 use millrace_replication::types::OnUnrepresentable;
 use millrace_terms::check::{Check, Name, Status, Verdict};
 use millrace_terms::{Code, Error, Result, TableName};
@@ -35,7 +35,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use uuid::Uuid;
 
 use crate::environment::{Environment, plan_value};
-use crate::{alive, failure, peers, slots};
+use crate::{alive, failure, heirs, peers, slots};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
 
@@ -168,6 +168,7 @@ async fn look_at_mirror(
         }
         let (found, shapes) = look_at_shapes(mirror, &session).await?;
         checks.extend(found);
+        checks.extend(look_at_heirs(mirror, &shapes));
         for (spec, shape) in with_specs(mirror, &shapes) {
             match plan::plan(shape, &options(mirror, spec, database)) {
                 Ok(plan) => {
@@ -196,7 +197,12 @@ async fn look_at_mirror(
 async fn look_at_shapes(mirror: &MirrorSpec, session: &Session) -> Result<(Vec<Check>, Vec<TableShape>)> {
     let wanted = |spec: &TableSpec| {
         let name = spec.source.parse::<TableName>().ok()?;
-        Some(Wanted { name, exclude: spec.exclude.clone(), append_only: spec.append_only })
+        Some(Wanted {
+            name,
+            exclude: spec.exclude.clone(),
+            append_only: spec.append_only,
+            merges_heirs: spec.with_children,
+        })
     };
     let wanted: Vec<Wanted> = mirror.tables.iter().filter_map(wanted).collect();
     let own = &mirror.settings.publication;
@@ -226,6 +232,18 @@ fn with_specs<'a>(
         let asks = |spec: &&TableSpec| spec.source.parse::<TableName>().is_ok_and(|name| name == shape.name);
         Some((mirror.tables.iter().find(asks)?, shape))
     })
+}
+
+/// Looks whether rows of an heir would belong to two tables of the mirror.
+fn look_at_heirs(mirror: &MirrorSpec, shapes: &[TableShape]) -> Option<Check> {
+    let merged = with_specs(mirror, shapes).filter(|(spec, _)| spec.with_children);
+    let heirs = merged.map(|(_, shape)| {
+        let leaves = shape.leaves.iter().filter(|leaf| leaf.oid != shape.oid);
+        (shape.oid, leaves.map(|leaf| (leaf.oid, leaf.name.clone())).collect::<Vec<_>>())
+    });
+    let names = shapes.iter().map(|shape| (shape.oid, &shape.name)).collect();
+    let error = heirs::refuse_shared(&heirs.collect(), &names).err()?;
+    Some(Check::fail(Name::Inheritance, &error))
 }
 
 /// Looks whether every stream of a new mirror gets a table.
@@ -269,6 +287,7 @@ pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec, database: &str) -> 
         order_by: spec.order_by.clone(),
         partition_by: spec.partition_by.clone(),
         append_only: spec.append_only,
+        merges_heirs: spec.with_children,
         on_unrepresentable: match mirror.settings.on_unrepresentable {
             asked::OnUnrepresentable::Error => OnUnrepresentable::Error,
             asked::OnUnrepresentable::Null => OnUnrepresentable::Null,
@@ -278,7 +297,7 @@ pub(crate) fn options(mirror: &MirrorSpec, spec: &TableSpec, database: &str) -> 
             version: own.version.clone(),
             is_deleted: own.is_deleted.clone(),
             synced_at: own.synced_at.clone(),
-            source: spec.source_column.then(|| SourceColumn {
+            source: spec.source_column.then(|| Origin {
                 name: own.source.clone(),
                 value: format!("{}/{}", mirror.name, spec.source),
             }),

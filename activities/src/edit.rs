@@ -16,7 +16,7 @@ use std::sync::Arc;
 use millrace_catalog::edits::TableEdit;
 use millrace_catalog::tables::Table;
 use millrace_replication::clickhouse::TableState as Found;
-use millrace_replication::postgres::{epoch, publication};
+use millrace_replication::postgres::{epoch, publication, tree};
 use millrace_terms::{EventCode, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::{MirrorRef, TableCopy};
@@ -75,7 +75,7 @@ async fn join(work: &Work<'_>, table: &Table) -> Result<()> {
     let Destination { clickhouse, cluster, .. } = work.destination;
     let planned = work.planned_anew(table).await?;
     let log_end = epoch::log_end(work.session).await?;
-    work.publish(table, &table.source).await?;
+    work.publish(&[(table, table.source.clone())]).await?;
     match clickhouse.table_state(&planned.plan).await? {
         Found::Ready => {}
         Found::Differs(error) => return Err(error),
@@ -134,6 +134,13 @@ async fn unpublish(work: &Work<'_>, table: &Table) -> Result<()> {
     let stream = mirror.streams.iter().find(|stream| stream.n == table.stream);
     match stream {
         Some(stream) if !is_member && mirror.spec.settings.publication.is_empty() => {
+            if work.environment.plan(table.id).await?.merges_heirs {
+                // What inherits from it is in no table of the mirror any more.
+                let tree = tree::of(work.session, &[table.oid], true).await?.remove(&table.oid);
+                for heir in tree.iter().flat_map(|tree| &tree.leaves).filter(|leaf| leaf.oid != table.oid) {
+                    publication::remove(work.session, &stream.publication, &heir.name).await?;
+                }
+            }
             publication::remove(work.session, &stream.publication, &table.source).await
         }
         _ => Ok(()),

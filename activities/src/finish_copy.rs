@@ -87,7 +87,7 @@ async fn finish(environment: &Environment, copy: &TableCopy) -> Result<CopyResul
     fault::here(Point::Swept);
     let rows = catalog.finish_copy(copy.table_id, copy.copy_no).await?;
     fault::here(Point::CopyFinished);
-    let text = format!("copied {rows} rows of {}", copy.table);
+    let text = format!("{rows} rows were copied");
     environment.tell(&copy.mirror, &copy.table, EventCode::CopyFinished, &text).await?;
     Ok(CopyResult { rows })
 }

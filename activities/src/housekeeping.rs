@@ -1,5 +1,6 @@
 //! Regular work for all mirrors: slots of quiet databases are moved forward, lag is measured, what
-//! is past its time is deleted, physical deletes are repeated, and Temporal's UI is told how mirrors are.
+//! is past its time is deleted, physical deletes are repeated, workflows that were ended by force are found,
+//! and Temporal's UI is told how mirrors are.
 
 #![expect(
     dead_code,
@@ -28,7 +29,7 @@ use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::environment::Environment;
 use crate::stream::LEASE;
-use crate::{alive, apart, failure, slots};
+use crate::{alive, apart, children, failure, slots};
 
 /// Sources that are looked at together: one that does not answer must not hold up the others.
 const SOURCES_AT_ONCE: usize = 16;
@@ -60,10 +61,13 @@ impl Step {
         self.remind(&ctx).await;
         let client = ctx.client();
         let round = async {
+            if let Err(error) = children::report_ended(&self.0, &ctx).await {
+                tracing::debug!(%error, "workflows that were ended by force could not be looked for");
+            }
             let report = housekeep(&self.0).await?;
             // Behind the looks at the sources: what they saw is told, too.
             if let Err(error) = show::figures(&self.0, &client).await {
-                tracing::debug!(error = %error, "Temporal could not be told how mirrors are");
+                tracing::debug!(%error, "Temporal could not be told how mirrors are");
             }
             Ok(report)
         };

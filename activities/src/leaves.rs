@@ -2,7 +2,7 @@
 //! was attached is copied, and of one that is gone the mirror's setting says what happens.
 //!
 //! The running stream does it, whenever it is told of a partition and every few seconds. Only a table
-//! that streams is compared: the end of a copy is followed by the next look.
+//! that streams is compared, and that may have partitions: the end of a copy is followed by the next look.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,7 @@ use millrace_replication::postgres::tree::{self, Difference, Tree};
 use millrace_terms::{Code, Error, EventCode, Result};
 
 use crate::environment::Environment;
+use crate::heirs;
 
 /// Most partitions that one event names.
 const NAMED_MAX: usize = 5;
@@ -30,30 +31,54 @@ pub(crate) async fn compare(
     stream: u32,
     session: &Session,
 ) -> Result<bool> {
+    let candidates = candidates(environment, mirror, stream).await?;
+    if candidates.is_empty() {
+        // The rule: nobody need ask the source.
+        return Ok(false);
+    }
+    let oids = |heirs| {
+        let asked = candidates.iter().filter(move |(table, _)| heirs::are_merged(mirror, table) == heirs);
+        asked.map(|(table, _)| table.oid).collect::<Vec<u32>>()
+    };
+    let mut now = tree::of(session, &oids(false), false).await?;
+    now.extend(tree::of(session, &oids(true), true).await?);
+    let mut is_due = false;
+    for (table, known) in candidates {
+        // A table that is gone is told of by its own changes.
+        let Some(now) = now.remove(&table.oid) else { continue };
+        is_due |= follow(environment, mirror, table, &known, &now).await?;
+    }
+    Ok(is_due)
+}
+
+/// The tables of a stream that may have other leaves now, with those that were known.
+async fn candidates<'a>(
+    environment: &Environment,
+    mirror: &'a Mirror,
+    stream: u32,
+) -> Result<Vec<(&'a Table, Vec<KnownLeaf>)>> {
     // What was never copied is not to be; of a table whose rows must arrive exactly once no part is
     // copied by itself.
     let is_appended = |table: &Table| {
         mirror.spec.tables.iter().any(|spec| spec.append_only && spec.source == table.source.to_string())
     };
-    let compared = |table: &&Table| {
-        let is_ours = table.stream == stream && table.copy_no > 0;
-        is_ours && table.state == TableState::Streaming && !is_appended(table)
-    };
-    let tables: Vec<&Table> = mirror.tables.iter().filter(compared).collect();
     let mut known: BTreeMap<i64, Vec<KnownLeaf>> = BTreeMap::new();
     for leaf in environment.catalog.stream_leaves(mirror.name(), stream).await? {
         known.entry(leaf.table_id).or_default().push(leaf);
     }
-    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-    let mut now = tree::of(session, &oids, false).await?;
-    let mut is_due = false;
-    for table in tables {
-        // A table that is gone is told of by its own changes.
-        let Some(now) = now.remove(&table.oid) else { continue };
-        let known = known.remove(&table.id).unwrap_or_default();
-        is_due |= follow(environment, mirror, table, &known, &now).await?;
-    }
-    Ok(is_due)
+    let is_copied =
+        |table: &&Table| table.stream == stream && table.copy_no > 0 && table.state == TableState::Streaming;
+    let tables = mirror.tables.iter().filter(is_copied);
+    let with_known = tables.map(|table| (table, known.remove(&table.id).unwrap_or_default()));
+    let may_change =
+        |table: &Table, known: &[KnownLeaf]| heirs::are_merged(mirror, table) || may_change(table.oid, known);
+    Ok(with_known.filter(|(table, known)| may_change(table, known) && !is_appended(table)).collect())
+}
+
+/// Whether a table may have other leaves than are known of it, if it has no heirs. One that is its own and only
+/// leaf has no partitions, and never will: a table is made with or without them.
+fn may_change(table: u32, known: &[KnownLeaf]) -> bool {
+    !matches!(known, [only] if only.leaf.oid == table && only.removed_at.is_none())
 }
 
 async fn follow(
@@ -150,7 +175,24 @@ fn names(names: impl ExactSizeIterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use millrace_terms::{Lsn, TableName};
+
     use super::*;
+
+    #[test]
+    fn only_a_table_without_partitions_keeps_its_leaves() {
+        let leaf = |oid, removed_at| KnownLeaf {
+            table_id: 1,
+            leaf: Leaf { oid, name: TableName::new("public", "t"), attachment: String::new() },
+            copy_no: Some(1),
+            removed_at,
+        };
+        assert!(!may_change(7, &[leaf(7, None)]));
+        assert!(may_change(7, &[]), "a partitioned table may have no partition yet");
+        assert!(may_change(7, &[leaf(8, None)]));
+        assert!(may_change(7, &[leaf(7, None), leaf(8, None)]), "with an heir");
+        assert!(may_change(7, &[leaf(7, Some(Lsn(1)))]));
+    }
 
     #[test]
     fn an_event_names_a_few_partitions_and_counts_the_rest() {

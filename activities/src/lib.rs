@@ -16,10 +16,13 @@
 //!
 //! Around them:
 //! - `environment`: what they share. `peers`: configurations as the data plane takes them.
+//! - `publish`: the publication of a stream.
 //! - `reshaped`: a copy whose table is another than was planned.
+//! - `heirs`: tables that are one with those that inherit from them.
 //! - `leaves`: which relations hold the rows of a table, compared with what was known.
 //! - `apart`: physical deletes and alterations of a destination table, apart from each other.
 //! - `slots`: replication slots, as the catalog keeps them.
+//! - `children`: workflows of streams and copies that were ended by force.
 //! - `alive`: heartbeats, cancellation. `failure`: errors as Temporal's failures.
 //! - `metrics`: what this process did.
 //!
@@ -31,12 +34,14 @@ mod alive;
 mod apart;
 mod append;
 mod check;
+mod children;
 mod copy_partitions;
 mod drop_mirror;
 mod edit;
 mod environment;
 mod failure;
 mod finish_copy;
+mod heirs;
 mod housekeeping;
 mod leaves;
 mod metrics;
@@ -44,6 +49,7 @@ mod peers;
 mod plan_partitions;
 mod prepare_destination;
 mod prepare_source;
+mod publish;
 mod record;
 mod recovery;
 mod reshaped;

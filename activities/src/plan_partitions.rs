@@ -92,6 +92,7 @@ pub(crate) async fn shape(session: &Session, table: &TablePlan) -> Result<TableS
     let name = name.as_ref().unwrap_or(&table.source);
     let mut shapes = describe::describe(session, std::slice::from_ref(name)).await?;
     match shapes.pop() {
+        Some(shape) if shape.oid == table.oid && table.merges_heirs => Ok(shape.with_heirs()),
         Some(shape) if shape.oid == table.oid => Ok(shape),
         _ => {
             let text = format!("{} was dropped and made anew", table.source);

@@ -17,8 +17,7 @@ use millrace_catalog::state::{Desired, Verdict};
 use millrace_catalog::streams::{SlotFacts, Stream};
 use millrace_catalog::tables::Table;
 use millrace_replication::postgres::epoch::{self, Blocker};
-use millrace_replication::postgres::publication::{self, Told};
-use millrace_replication::postgres::{self, SourceConfig, describe, slot};
+use millrace_replication::postgres::{self, SourceConfig, describe, publication, slot};
 use millrace_terms::fault::{self, Point};
 use millrace_terms::{Code, Error, Result, TableName};
 use millrace_workflows::contract;
@@ -27,9 +26,10 @@ use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 use tokio_util::sync::CancellationToken;
 
+use crate::alive;
 use crate::environment::Environment;
+use crate::publish::publish;
 use crate::recovery::{Source, recover};
-use crate::{alive, check};
 
 /// Time between two looks at whom a new slot waits for: most transactions are over before the first.
 const WAIT_POLL: Duration = Duration::from_secs(2);
@@ -79,7 +79,7 @@ async fn make(source: &Source<'_>, input: &SourceInput) -> Result<()> {
         if !input.running.contains(&stream.n) {
             recover(source, stream, input.recovery.as_ref()).await?;
         }
-        publish(&source.config, &source.application, source.mirror, stream).await?;
+        publish_all(source, stream).await?;
     }
     try_join_all(new.into_iter().map(|stream| begin(source, stream))).await.map(drop)
 }
@@ -112,7 +112,7 @@ async fn begin(source: &Source<'_>, stream: &Stream) -> Result<()> {
     let Source { environment, mirror, config, application } = source;
     let system = postgres::identify(config, application).await?;
     fault::here(Point::SourceFound);
-    publish(config, application, mirror, stream).await?;
+    publish_all(source, stream).await?;
     fault::here(Point::PublicationMade);
     let position = if mirror.spec.settings.slot.is_empty() {
         tokio::select! {
@@ -164,24 +164,14 @@ async fn tell_blockers(source: &Source<'_>, stream: &Stream, told: &mut Vec<Bloc
 }
 
 /// Makes sure that the source tells of the stream's tables.
-pub(crate) async fn publish(
-    source: &SourceConfig,
-    application: &str,
-    mirror: &Mirror,
-    stream: &Stream,
-) -> Result<()> {
-    let session = postgres::dial(source, application).await?;
-    let tables = mirror.tables.iter().filter(|table| table.stream == stream.n);
-    if mirror.spec.settings.publication.is_empty() {
-        // By the names that they have now: one may have been renamed since it was planned.
-        let oids: Vec<u32> = tables.clone().map(|table| table.oid).collect();
-        let mut names = describe::names_of(&session, &oids).await?;
-        let name = |table: &Table| names.remove(&table.oid).unwrap_or_else(|| table.source.clone());
-        let tables: Vec<TableName> = tables.map(name).collect();
-        // The mark in the publication's comment is what our sessions are called.
-        publication::ensure(&session, &stream.publication, application, &tables).await.map(drop)
-    } else {
-        let tables: Vec<Told> = tables.map(|table| check::told(&mirror.spec, &table.source)).collect();
-        publication::verify(&session, &stream.publication, &tables).await
-    }
+pub(crate) async fn publish_all(source: &Source<'_>, stream: &Stream) -> Result<()> {
+    let Source { mirror, config, application, .. } = source;
+    let session = postgres::dial(config, application).await?;
+    let tables = || mirror.tables.iter().filter(|table| table.stream == stream.n);
+    // By the names that they have now: one may have been renamed since it was planned.
+    let oids: Vec<u32> = tables().map(|table| table.oid).collect();
+    let mut names = describe::names_of(&session, &oids).await?;
+    let mut name = |table: &Table| names.remove(&table.oid).unwrap_or_else(|| table.source.clone());
+    let tables: Vec<(&Table, TableName)> = tables().map(|table| (table, name(table))).collect();
+    publish(&session, application, mirror, stream, &tables).await
 }

@@ -29,18 +29,20 @@
 //!
 //! Changes are never skipped: either the stream goes on without a gap, or all is copied again and an event
 //! says so, or the mirror fails with the reason. Which of the last two is the mirror's `on_slot_lost`; a
-//! person who resumes a mirror that has failed so asks for the former.
+//! person who resumes a mirror that has failed so asks for the former. Where all of the stream is to be copied
+//! again in any case, nothing is asked.
 
 use millrace_catalog::mirrors::Mirror;
 use millrace_catalog::recovery::Restart;
 use millrace_catalog::spec::OnSlotLost;
 use millrace_catalog::streams::{SlotFacts, Stream};
+use millrace_catalog::tables::Table;
 use millrace_replication::postgres::{self, SourceConfig, System, slot};
 use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::payload::Recovery;
 
 use crate::environment::Environment;
-use crate::prepare_source::publish;
+use crate::prepare_source::publish_all;
 
 /// What a source is to a stream that was prepared on it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,13 +211,23 @@ pub(crate) async fn recover(source: &Source<'_>, stream: &Stream, recovery: Opti
             let settings = &mirror.spec.settings;
             let by_policy = settings.on_slot_lost == OnSlotLost::Resync && !loss.doubtful;
             let asked = recovery.is_some_and(|recovery| recovery.asked);
+            // Of a mirror that was completed, say: nothing more is copied than would be anyway.
+            let is_copied = !loss.doubtful && is_copied_again(environment, mirror, &stream).await?;
             // A slot that its owner made is the owner's to make anew.
-            if !settings.slot.is_empty() || !(by_policy || asked) {
+            if !settings.slot.is_empty() || !(by_policy || asked || is_copied) {
                 return Err(loss.error);
             }
             begin_anew(source, &stream, lease.number, &loss).await
         }
     }
+}
+
+/// Whether every table of the stream is to be copied again, whatever becomes of the stream.
+async fn is_copied_again(environment: &Environment, mirror: &Mirror, stream: &Stream) -> Result<bool> {
+    let wanted = environment.catalog.wanted_resyncs(mirror.name()).await?;
+    let streamed = |table: &&Table| table.stream == stream.n && table.state.is_streamed();
+    let mut tables = mirror.tables.iter().filter(streamed).peekable();
+    Ok(tables.peek().is_some() && tables.all(|table| wanted.contains(&table.id)))
 }
 
 /// The verdict, with what attempts have found that cannot be seen from outside.
@@ -238,7 +250,7 @@ async fn begin_anew(source: &Source<'_>, stream: &Stream, lease: i64, loss: &Los
     let known = highest_version(environment, mirror, stream).await?;
     let session = postgres::dial(config, application).await?;
     slot::drop(&session, &stream.slot, application).await?;
-    publish(config, application, mirror, stream).await?;
+    publish_all(source, stream).await?;
     let system = postgres::identify(config, application).await?;
     let position = slot::ensure(config, application, &stream.slot).await?.position;
     let base = stream.base_above(known, loss.other_log, position);

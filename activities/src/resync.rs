@@ -23,7 +23,6 @@ use millrace_catalog::streams::Stream;
 use millrace_catalog::tables::{NewPlan, Table};
 use millrace_replication::clickhouse::TableState as Found;
 use millrace_replication::postgres::describe::{self, TableShape};
-use millrace_replication::postgres::publication::{self, Told};
 use millrace_replication::postgres::{Session, epoch, plan};
 use millrace_replication::table::TablePlan;
 use millrace_replication::version::Version;
@@ -35,6 +34,7 @@ use temporalio_macros::activities;
 use temporalio_sdk::activities::{ActivityContext, ActivityError};
 
 use crate::environment::{Destination, Environment, plan_value};
+use crate::publish::publish;
 use crate::{alive, check};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
@@ -124,6 +124,10 @@ impl Work<'_> {
             }
             planned.push(table);
         }
+        self.publish(
+            &planned.iter().map(|table| (table.table, table.plan.source.clone())).collect::<Vec<_>>(),
+        )
+        .await?;
         // After the last was looked at: changes of its former shape are of commits below.
         let log_end = epoch::log_end(self.session).await?;
         fault::here(Point::ReplanBegun);
@@ -142,6 +146,7 @@ impl Work<'_> {
         for table in tables {
             let begun = async {
                 let planned = self.planned_anew(table).await?;
+                self.publish(&[(table, planned.plan.source.clone())]).await?;
                 let log_end = epoch::log_end(self.session).await?;
                 self.resync(&planned, log_end, false).await
             };
@@ -176,6 +181,7 @@ impl Work<'_> {
         let spec = spec.ok_or_else(|| {
             Error::new(Code::Internal, format!("the mirror's specification does not hold {source}"))
         })?;
+        let shape = if spec.with_children { shape.with_heirs() } else { shape };
         let before = environment.plan(table.id).await?;
         let mut options = check::options(&mirror.spec, spec, self.database);
         if before.own.source.is_some() {
@@ -197,7 +203,6 @@ impl Work<'_> {
         let Work { environment, destination, .. } = self;
         let Planned { table, plan, .. } = planned;
         let catalog = &environment.catalog;
-        self.publish(table, &plan.source).await?;
         let found = destination.clickhouse.table_state(plan).await?;
         let mut text = format!("{} is copied again", table.source);
         if is_followed && found == Found::Ready {
@@ -278,22 +283,18 @@ impl Work<'_> {
         })
     }
 
-    /// Makes sure that the source tells of the table before the copy's epoch is taken: one that was made
-    /// anew is in no publication.
-    pub(crate) async fn publish(&self, table: &Table, name: &TableName) -> Result<()> {
+    /// Makes sure that the source tells of tables before the epochs of their copies are taken: one that was
+    /// made anew is in no publication.
+    pub(crate) async fn publish(&self, tables: &[(&Table, TableName)]) -> Result<()> {
         let Work { environment, mirror, session, .. } = self;
-        let Some(stream) = mirror.streams.iter().find(|stream| stream.n == table.stream) else {
-            return Err(Error::new(Code::Internal, format!("{} belongs to no stream", table.source)));
-        };
-        if mirror.spec.settings.publication.is_empty() {
-            let mark = environment.catalog.installation().await?.application(mirror.name());
-            publication::ensure(session, &stream.publication, &mark, std::slice::from_ref(name))
-                .await
-                .map(drop)
-        } else {
-            // What is excluded is said by the name that the mirror knows.
-            let told = Told { table: name.clone(), ..check::told(&mirror.spec, &table.source) };
-            publication::verify(session, &stream.publication, &[told]).await
+        let mark = environment.catalog.installation().await?.application(mirror.name());
+        for stream in &mirror.streams {
+            let told = tables.iter().filter(|(table, _)| table.stream == stream.n);
+            let told: Vec<(&Table, TableName)> = told.map(|(table, name)| (*table, name.clone())).collect();
+            if !told.is_empty() {
+                publish(session, &mark, mirror, stream, &told).await?;
+            }
         }
+        Ok(())
     }
 }

@@ -308,7 +308,7 @@ async fn tables(
         };
         let rules = Arc::new(rules(mirror, table));
         let leaves = leaves.remove(&id).unwrap_or_default();
-        tables.push(StreamTable { id, plan, rules, floor: table.floor, append, leaves, merges_heirs: false });
+        tables.push(StreamTable { id, plan, rules, floor: table.floor, append, leaves });
     }
     know_leaves(session, &mut tables).await?;
     Ok(tables)
@@ -318,15 +318,17 @@ async fn tables(
 /// one that is detached before it is told of would be taken for no part of the table, its last changes
 /// would be lost, and a TRUNCATE of the others would pass for one of the whole.
 async fn know_leaves(session: &Session, tables: &mut [StreamTable]) -> Result<()> {
-    let unknown = |table: &&mut StreamTable| table.leaves.is_empty();
-    let oids: Vec<u32> = tables.iter_mut().filter(unknown).map(|table| table.plan.oid).collect();
-    if oids.is_empty() {
-        return Ok(());
-    }
-    let mut trees = tree::of(session, &oids, false).await?;
-    for table in tables.iter_mut().filter(unknown) {
-        let leaves = trees.remove(&table.plan.oid).map(|tree| tree.leaves).unwrap_or_default();
-        table.leaves = leaves.iter().map(|leaf| (leaf.oid, None)).collect();
+    for heirs in [false, true] {
+        let unknown = |table: &&mut StreamTable| table.leaves.is_empty() && table.plan.merges_heirs == heirs;
+        let oids: Vec<u32> = tables.iter_mut().filter(unknown).map(|table| table.plan.oid).collect();
+        if oids.is_empty() {
+            continue;
+        }
+        let mut trees = tree::of(session, &oids, heirs).await?;
+        for table in tables.iter_mut().filter(unknown) {
+            let leaves = trees.remove(&table.plan.oid).map(|tree| tree.leaves).unwrap_or_default();
+            table.leaves = leaves.iter().map(|leaf| (leaf.oid, None)).collect();
+        }
     }
     Ok(())
 }

@@ -7,10 +7,11 @@
 
 use std::sync::Arc;
 
+use millrace_catalog::mirrors::Mirror;
 use millrace_replication::postgres::epoch::{self, Blocker};
-use millrace_replication::postgres::tree;
+use millrace_replication::postgres::{Session, describe, tree};
 use millrace_terms::fault::{self, Point};
-use millrace_terms::{Lsn, Result};
+use millrace_terms::{Code, Error, Lsn, Result};
 use millrace_workflows::contract;
 use millrace_workflows::payload::TableCopy;
 use temporalio_macros::activities;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::environment::Environment;
+use crate::publish::publish;
 use crate::{alive, leaves};
 
 pub(crate) struct Step(pub(crate) Arc<Environment>);
@@ -48,7 +50,11 @@ async fn take(environment: &Environment, copy: &TableCopy, cancel: CancellationT
     // Before the epoch: what becomes a part of the table later is copied by an epoch of its own. Its keys
     // may have been deleted from the table above this one.
     let table = environment.plan(copy.table_id).await?;
-    let leaves = tree::of(&session, &[table.oid], false).await?.remove(&table.oid);
+    if table.merges_heirs {
+        // Those that came since.
+        publish_heirs(environment, &mirror, copy, &session).await?;
+    }
+    let leaves = tree::of(&session, &[table.oid], table.merges_heirs).await?.remove(&table.oid);
     let leaves: Vec<_> = leaves.iter().flat_map(|tree| &tree.leaves).map(leaves::stored).collect();
     catalog.cover_leaves(copy.table_id, copy.copy_no, &leaves).await?;
     let (blocked, blockers) = watch::channel(None);
@@ -63,6 +69,21 @@ async fn take(environment: &Environment, copy: &TableCopy, cancel: CancellationT
     let epoch = catalog.record_epoch(copy.table_id, copy.copy_no, epoch.0).await?;
     fault::here(Point::EpochRecorded);
     Ok(epoch)
+}
+
+async fn publish_heirs(
+    environment: &Environment,
+    mirror: &Mirror,
+    copy: &TableCopy,
+    session: &Session,
+) -> Result<()> {
+    let table = environment.catalog.get_table(copy.table_id).await?;
+    let Some(stream) = mirror.streams.iter().find(|stream| stream.n == table.stream) else {
+        return Err(Error::new(Code::Internal, format!("{} belongs to no stream", table.source)));
+    };
+    let name = describe::name_of(session, table.oid).await?.unwrap_or_else(|| table.source.clone());
+    let mark = environment.catalog.installation().await?.application(mirror.name());
+    publish(session, &mark, mirror, stream, &[(&table, name)]).await
 }
 
 /// Writes down who holds the copy back, whenever that changes; ends only by an error.

@@ -68,6 +68,7 @@ fn plan(conversions: impl Iterator<Item = Conversion>) -> Arc<TablePlan> {
         order_by: vec![0],
         partition_by: String::new(),
         append_only: false,
+        merges_heirs: false,
         own: OwnColumns {
             version: "_version".to_owned(),
             is_deleted: "_is_deleted".to_owned(),

@@ -3,18 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clickhouse::Client as Clickhouse;
 use millrace_embedded::process::{Process, Spec};
-use millrace_proto::v1::mirror_service_client::MirrorServiceClient;
-use millrace_proto::v1::peer_service_client::PeerServiceClient;
-use millrace_proto::v1::{self as api, mirror, peer, table};
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_postgres::{Client, NoTls};
-use tonic::transport::{Channel, Endpoint};
 
+use crate::api::Api;
 use crate::{Scope, say};
 
 /// Longest wait for the stack: on a bare machine it fetches its parts and builds Temporal.
@@ -23,12 +20,8 @@ const START_LIMIT: Duration = Duration::from_secs(1_200);
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 /// Longest wait for anything that is measured.
 pub const LIMIT: Duration = Duration::from_secs(900);
-/// Pause between two looks at a state.
-const LOOK: Duration = Duration::from_millis(50);
 /// Database on both sides.
 pub const DATABASE: &str = "bench";
-const SOURCE: &str = "source";
-const DESTINATION: &str = "destination";
 
 /// `endpoints.json` of `millrace dev`, as far as we need it.
 #[derive(Debug, Clone, Deserialize)]
@@ -36,6 +29,7 @@ pub struct Endpoints {
     grpc: String,
     source: String,
     clickhouse: String,
+    catalog: String,
     pub pids: Pids,
 }
 
@@ -56,13 +50,22 @@ pub struct Stack {
     endpoints: Endpoints,
     process: Process,
     /// Removed at the end.
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Stack {
     /// Where its parts are.
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
+    }
+
+    /// Looks again where they are: what was killed was started again.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn look_again(&mut self) -> anyhow::Result<()> {
+        self.endpoints = read_endpoints(self.directory.path())?;
+        Ok(())
     }
 }
 
@@ -97,7 +100,8 @@ impl Bed {
         let clickhouse = Sql::new(&stack.endpoints.clickhouse)?;
         clickhouse.execute(&format!("create database if not exists {DATABASE}")).await?;
         let mut api = Api::connect(&stack.endpoints.grpc).await?;
-        api.create_peers(&source_config, &clickhouse).await?;
+        let named = clickhouse.url.replace("127.0.0.1", &scope.clickhouse_host);
+        api.create_peers(&source_config, &Sql { url: named, ..clickhouse.clone() }).await?;
         Ok(Self { stack, api, source, source_config, clickhouse })
     }
 
@@ -107,6 +111,14 @@ impl Bed {
     /// If it cannot be opened.
     pub async fn session(&self) -> anyhow::Result<Client> {
         connect(&self.source_config).await
+    }
+
+    /// A session in the catalog.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub async fn catalog(&self) -> anyhow::Result<Client> {
+        connect(&self.stack.endpoints.catalog.parse()?).await
     }
 
     /// Stops everything.
@@ -131,12 +143,12 @@ async fn start(scope: &Scope, workers: usize) -> anyhow::Result<Stack> {
     let log = state.join("dev.log");
     let spec = Spec::new("millrace dev", &scope.binary, &log)
         .args(["dev".into(), "--state-dir".into(), state.clone().into_os_string()])
-        .args(["--workers".to_owned(), workers.to_string()]);
+        .args(["--restart".to_owned(), "--workers".to_owned(), workers.to_string()]);
     say(&format!("starting a stack with {workers} workers in {}", state.display()));
     let mut process = Process::spawn(Spec { death_signal: Signal::SIGTERM, ..spec })?;
     let file = state.join("endpoints.json");
     process.ready(START_LIMIT, || std::future::ready(file.exists())).await?;
-    Ok(Stack { endpoints: read_endpoints(&state)?, process, _directory: directory })
+    Ok(Stack { endpoints: read_endpoints(&state)?, process, directory })
 }
 
 fn read_endpoints(state: &Path) -> anyhow::Result<Endpoints> {
@@ -215,142 +227,5 @@ impl Sql {
                 _ => tokio::time::sleep(pause).await,
             }
         }
-    }
-}
-
-/// The API as any client uses it.
-#[derive(Debug, Clone)]
-pub struct Api {
-    peers: PeerServiceClient<Channel>,
-    mirrors: MirrorServiceClient<Channel>,
-}
-
-impl Api {
-    async fn connect(address: &str) -> anyhow::Result<Self> {
-        let channel = Endpoint::from_shared(address.to_owned())?.connect().await.context("the API")?;
-        Ok(Self {
-            peers: PeerServiceClient::new(channel.clone()),
-            mirrors: MirrorServiceClient::new(channel),
-        })
-    }
-
-    async fn create_peers(
-        &mut self,
-        source: &tokio_postgres::Config,
-        clickhouse: &Sql,
-    ) -> anyhow::Result<()> {
-        let host = match source.get_hosts().first() {
-            Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
-            _ => bail!("the source has no TCP address"),
-        };
-        let password = source.get_password().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let postgres = peer::Config::Postgres(api::PostgresConfig {
-            host,
-            port: source.get_ports().first().copied().context("the source's port")?.into(),
-            user: source.get_user().context("the source's user")?.to_owned(),
-            password,
-            database: DATABASE.to_owned(),
-            ..Default::default()
-        });
-        let destination = peer::Config::Clickhouse(api::ClickhouseConfig {
-            url: clickhouse.url.clone(),
-            user: clickhouse.user.clone(),
-            password: Some(clickhouse.password.clone()),
-            database: DATABASE.to_owned(),
-            ..Default::default()
-        });
-        for (name, config) in [(SOURCE, postgres), (DESTINATION, destination)] {
-            let peer = api::Peer { name: name.to_owned(), config: Some(config), ..Default::default() };
-            let request = api::CreatePeerRequest { peer: Some(peer), ..Default::default() };
-            self.peers.create_peer(request).await?;
-        }
-        Ok(())
-    }
-
-    /// Makes a mirror of tables of the schema `public`, with default settings.
-    ///
-    /// # Errors
-    /// The server's.
-    pub async fn create(&mut self, name: &str, tables: &[String]) -> anyhow::Result<()> {
-        let table = |name: &String| api::Table { source: format!("public.{name}"), ..Default::default() };
-        let mirror = api::Mirror {
-            name: name.to_owned(),
-            source: SOURCE.to_owned(),
-            destination: DESTINATION.to_owned(),
-            tables: tables.iter().map(table).collect(),
-            ..Default::default()
-        };
-        let request = api::CreateMirrorRequest { mirror: Some(mirror), ..Default::default() };
-        self.mirrors.create_mirror(request).await?;
-        Ok(())
-    }
-
-    /// The mirror as it is now.
-    ///
-    /// # Errors
-    /// The server's, and that of a mirror or table that stopped.
-    pub async fn get(&mut self, name: &str) -> anyhow::Result<api::Mirror> {
-        let request = api::GetMirrorRequest { name: name.to_owned() };
-        let mirror = self.mirrors.get_mirror(request).await?.into_inner();
-        let mut failures = mirror.error.iter().chain(mirror.tables.iter().filter_map(|t| t.error.as_ref()));
-        if let Some(failure) = failures.next() {
-            bail!("{name}: {} {}", failure.code, failure.message);
-        }
-        Ok(mirror)
-    }
-
-    /// Waits until every table is copied and streams.
-    ///
-    /// # Errors
-    /// As [`Api::get`], and `LIMIT`.
-    pub async fn wait_until_streaming(&mut self, name: &str) -> anyhow::Result<()> {
-        self.wait(name, |mirror| mirror.tables.iter().all(|t| t.state() == table::State::Streaming)).await
-    }
-
-    async fn wait(&mut self, name: &str, is_so: impl Fn(&api::Mirror) -> bool) -> anyhow::Result<()> {
-        let deadline = Instant::now() + LIMIT;
-        while !is_so(&self.get(name).await?) {
-            ensure!(Instant::now() < deadline, "{name} does not get on");
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
-    }
-
-    /// Pauses a mirror, and waits until it is.
-    ///
-    /// # Errors
-    /// As [`Api::get`], and `LIMIT`.
-    pub async fn pause(&mut self, name: &str) -> anyhow::Result<()> {
-        self.mirrors
-            .pause_mirror(api::PauseMirrorRequest { name: name.to_owned(), ..Default::default() })
-            .await?;
-        self.wait(name, |mirror| mirror.state() == mirror::State::Paused).await
-    }
-
-    /// Has a mirror go on.
-    ///
-    /// # Errors
-    /// The server's.
-    pub async fn resume(&mut self, name: &str) -> anyhow::Result<()> {
-        let request = api::ResumeMirrorRequest { name: name.to_owned(), ..Default::default() };
-        self.mirrors.resume_mirror(request).await?;
-        Ok(())
-    }
-
-    /// Removes a mirror and its destination tables, and waits until it is gone.
-    ///
-    /// # Errors
-    /// The server's, and `LIMIT`.
-    pub async fn delete(&mut self, name: &str) -> anyhow::Result<()> {
-        let request =
-            api::DeleteMirrorRequest { name: name.to_owned(), drop_destination: true, ..Default::default() };
-        self.mirrors.delete_mirror(request).await?;
-        let deadline = Instant::now() + LIMIT;
-        let get = api::GetMirrorRequest { name: name.to_owned() };
-        while self.mirrors.get_mirror(get.clone()).await.is_ok() {
-            ensure!(Instant::now() < deadline, "{name} is still there");
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok(())
     }
 }

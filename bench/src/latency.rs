@@ -1,7 +1,5 @@
 //! How long it takes from a commit on the source until its rows are seen in ClickHouse. I/O.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -9,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bed::{Bed, DATABASE};
 use crate::meter::Meter;
-use crate::report::{Figures, Rounds, Section, percentile};
+use crate::report::{Figures, Rounds, Section};
+use crate::seen::{Unseen, latencies};
 use crate::tables::Kind;
 use crate::{Scope, say};
 
@@ -27,9 +26,6 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const MEASURED: Duration = Duration::from_secs(20);
 /// Pause between two questions.
 const LOOK: Duration = Duration::from_millis(4);
-
-/// Transactions that are committed and not seen yet: their highest id, and when they were.
-type Unseen = Arc<Mutex<VecDeque<(u64, Instant)>>>;
 
 /// Measures.
 ///
@@ -61,28 +57,26 @@ async fn at_rate(bed: &Bed, scope: &Scope, rate: u64, size: u64, next: &mut u64)
     let writing = tokio::spawn(write(bed.session().await?, rate, size, *next, unseen.clone(), end.clone()));
     let warm_up = scope.or_small(WARM_UP, Duration::from_millis(200));
     let measured = scope.or_small(MEASURED, Duration::from_secs(1));
-    drop(watch(bed, &unseen, warm_up).await?);
+    let highest = format!("select max(id) from {DATABASE}.{TABLE}");
+    drop(unseen.watch(bed, &highest, LOOK, warm_up).await?);
     let meter = Meter::begin(&bed.stack)?;
     let began = Instant::now();
-    let mut latencies = watch(bed, &unseen, measured).await?;
+    let seen = unseen.watch(bed, &highest, LOOK, measured).await?;
     let seconds = began.elapsed().as_secs_f64();
     let parts = meter.end()?;
     end.cancel();
     let before = *next;
     *next = writing.await??;
-    latencies.sort_by(f64::total_cmp);
     let written = (*next - before) as f64 / (seconds + warm_up.as_secs_f64());
-    Ok(vec![
-        ("p50 ms", percentile(&latencies, 0.5)),
-        ("p95 ms", percentile(&latencies, 0.95)),
-        ("p99 ms", percentile(&latencies, 0.99)),
-        ("max ms", percentile(&latencies, 1.0)),
+    let mut figures = latencies(seen);
+    figures.extend([
         ("rows/s written", written),
         ("worker CPU", parts.worker.cpu / seconds),
         ("source CPU", parts.source.cpu / seconds),
         ("ClickHouse CPU", parts.clickhouse.cpu / seconds),
         ("worker peak MiB", parts.worker.peak_mib),
-    ])
+    ]);
+    Ok(figures)
 }
 
 /// Writes until it is to end; returns the next id.
@@ -106,28 +100,8 @@ async fn write(
         ticks.tick().await;
         let last = next + size - 1;
         session.execute(&insert, &[&next.cast_signed(), &last.cast_signed()]).await?;
-        unseen.lock().unwrap_or_else(PoisonError::into_inner).push_back((last, Instant::now()));
+        unseen.committed(last);
         next = last + 1;
     }
     Ok(next)
-}
-
-/// Asks for a while, and returns the latency of each transaction that was seen, in milliseconds.
-async fn watch(bed: &Bed, unseen: &Unseen, how_long: Duration) -> anyhow::Result<Vec<f64>> {
-    let sql = format!("select max(id) from {DATABASE}.{TABLE}");
-    let deadline = Instant::now() + how_long;
-    let mut latencies = Vec::new();
-    while Instant::now() < deadline {
-        let highest: u64 = bed.clickhouse.text(&sql).await?.parse()?;
-        let now = Instant::now();
-        {
-            let mut unseen = unseen.lock().unwrap_or_else(PoisonError::into_inner);
-            while let Some((_, committed)) = unseen.front().copied().filter(|(last, _)| *last <= highest) {
-                unseen.pop_front();
-                latencies.push(now.saturating_duration_since(committed).as_secs_f64() * 1e3);
-            }
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    Ok(latencies)
 }

@@ -3,19 +3,24 @@
 //! Everything runs on this machine: `millrace dev` starts the real processes, and each figure is taken
 //! in the same run as its limit, in turn with it, so that a noisy machine slows both.
 //!
-//! - [`snapshot`], [`stream`], [`latency`], [`memory`]: what is measured.
+//! - [`snapshot`], [`stream`], [`latency`], [`memory`], [`scale`]: what is measured.
 //! - [`limits`]: what the databases do without us.
-//! - [`bed`]: the processes and the sessions to them. [`meter`]: what processes use. [`tables`]: the data.
+//! - [`bed`]: the processes and the sessions to them. [`api`]: the calls. [`meter`]: what processes use.
+//! - [`tables`], [`backlog`]: the data. [`seen`]: when it is visible.
 //! - [`report`]: figures, medians, and the tables of `docs/benchmarks.md`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod api;
+mod backlog;
 mod bed;
 mod latency;
 mod limits;
 mod memory;
 mod meter;
 mod report;
+mod scale;
+mod seen;
 mod snapshot;
 mod stream;
 mod tables;
@@ -42,6 +47,8 @@ enum What {
     Latency,
     /// Peaks of memory, and what idle mirrors cost
     Memory,
+    /// Many mirrors, tables and workers; a killed worker
+    Scale,
 }
 
 /// Measures Millrace beside the limits of PostgreSQL and ClickHouse on this machine.
@@ -70,9 +77,27 @@ struct Arguments {
     /// Write the tables into docs/benchmarks.md
     #[arg(long)]
     write: bool,
+    /// Name by which the worker dials ClickHouse; what it sends is compressed, unless that is the loopback's
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    clickhouse_host: String,
     /// The `millrace` to measure; without it, it is built
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// What is to be given to measure the same, without what is measured.
+    fn how(&self) -> String {
+        let rounds = format!(" --rounds {}", self.rounds);
+        let number = |flag: &str, value: Option<u64>| value.map(|value| format!(" --{flag} {value}"));
+        let only = Some(format!(" --only {}", self.only)).filter(|_| !self.only.is_empty());
+        let host = Some(format!(" --clickhouse-host {}", self.clickhouse_host));
+        let host = host.filter(|_| self.clickhouse_host != "127.0.0.1");
+        [Some(rounds), number("rows", self.rows), number("changes", self.changes), only, host]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
 }
 
 /// How much is measured.
@@ -84,6 +109,8 @@ struct Scope {
     changes: u64,
     only: String,
     small: bool,
+    /// Name of the machine that ClickHouse is on, this one.
+    clickhouse_host: String,
 }
 
 impl Scope {
@@ -111,8 +138,9 @@ async fn main() -> anyhow::Result<ExitCode> {
         changes: arguments.changes.unwrap_or(if arguments.small { 5_000 } else { 1_000_000 }),
         only: arguments.only.clone(),
         small: arguments.small,
+        clickhouse_host: arguments.clickhouse_host.clone(),
     };
-    let mut report = Report::new();
+    let mut report = Report::new(arguments.how());
     let is = |what: What| arguments.what == What::All || arguments.what == what;
     if is(What::Snapshot) {
         report.add(Box::pin(snapshot::measure(&scope)).await.context("snapshot")?);
@@ -125,6 +153,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
     if is(What::Memory) {
         report.add(Box::pin(memory::measure(&scope)).await.context("memory")?);
+    }
+    if is(What::Scale) {
+        report.add(Box::pin(scale::measure(&scope)).await.context("scale")?);
     }
     if arguments.write {
         report.write(&repository().join("docs/benchmarks.md"))?;

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use crate::backlog::{Backlog, Writer};
 use crate::bed::Bed;
 use crate::meter::Meter;
 use crate::report::{Rounds, Section};
 use crate::snapshot::{fill, snapshot};
-use crate::stream::{Backlog, Writer, resume};
+use crate::stream::resume;
 use crate::tables::Kind;
 use crate::{Scope, say};
 
@@ -51,8 +52,8 @@ pub async fn measure(scope: &Scope) -> anyhow::Result<Section> {
     for number in 0..made {
         bed.api.delete(&format!("idle{number}")).await?;
     }
-    let mut lines = vec![documents(&mut bed, scope).await?, transaction(&mut bed, scope).await?];
-    lines.append(&mut idle);
+    let mut lines = idle;
+    lines.extend([documents(&mut bed, scope).await?, transaction(&mut bed, scope).await?]);
     bed.stop().await;
     Ok(Section { name: "memory", about: ABOUT, rounds: scope.rounds, lines })
 }
@@ -77,7 +78,7 @@ async fn transaction(bed: &mut Bed, scope: &Scope) -> anyhow::Result<crate::repo
     for _ in 0..scope.rounds {
         bed.api.pause(mirror).await?;
         writer.write(bed).await?;
-        let taken = resume(bed, mirror, &writer).await?;
+        let taken = resume(bed, mirror, &writer, "").await?;
         rounds.add(vec![("worker peak MiB", taken.parts.worker.peak_mib)]);
     }
     Ok(rounds.line(format!("stream of one transaction of {} rows", writer.changes)))

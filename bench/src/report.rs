@@ -41,6 +41,9 @@ pub struct Section {
 pub struct Report {
     /// The machine and the versions.
     machine: String,
+    /// The arguments behind what is measured.
+    #[serde(skip)]
+    how: String,
     sections: Vec<Section>,
 }
 
@@ -101,9 +104,9 @@ pub fn throughput(rows: u64, seconds: f64, parts: &Parts) -> Figures {
 }
 
 impl Report {
-    /// An empty report of this machine.
-    pub fn new() -> Self {
-        Self { machine: machine(), sections: Vec::new() }
+    /// An empty report of this machine, of what was measured with these arguments.
+    pub fn new(how: String) -> Self {
+        Self { machine: machine(), how, sections: Vec::new() }
     }
 
     /// Adds a section.
@@ -125,27 +128,23 @@ impl Report {
     }
 
     fn section(&self, section: &Section) -> String {
-        let mut columns: Vec<&str> = Vec::new();
-        for (name, _) in section.lines.iter().flat_map(|line| &line.figures) {
-            if !columns.contains(name) {
-                columns.push(name);
-            }
-        }
+        let rounds = if section.rounds == 1 {
+            "one round".into()
+        } else {
+            format!("medians of {} rounds", section.rounds)
+        };
         let mut text = format!(
-            "{}\n\n`cargo run --release -p millrace-bench -- {}`, medians of {} rounds. {}\n\n| |",
-            section.about, section.name, section.rounds, self.machine
+            "{}\n\n`cargo run --release -p millrace-bench -- {}{}`, {rounds}. {}\n",
+            section.about, section.name, self.how, self.machine
         );
-        text.extend(columns.iter().map(|name| format!(" {name} |")));
-        text.push_str("\n|---|");
-        text.extend(columns.iter().map(|_| "---:|"));
-        text.push('\n');
-        for line in &section.lines {
-            text.push_str(&format!("| {} |", line.what));
-            for column in &columns {
-                let value = line.figures.iter().find(|(name, _)| name == column).map(|(_, value)| *value);
-                text.push_str(&format!(" {} |", value.map_or_else(String::new, number)));
-            }
-            text.push('\n');
+        let mut lines = section.lines.as_slice();
+        while let Some(first) = lines.first() {
+            let columns: Vec<&str> = first.figures.iter().map(|(name, _)| *name).collect();
+            // What has other figures begins a table of its own.
+            let fits = |line: &Line| line.figures.iter().all(|(name, _)| columns.contains(name));
+            let count = lines.iter().position(|line| !fits(line)).unwrap_or(lines.len());
+            text.push_str(&table(&columns, &lines[..count]));
+            lines = &lines[count..];
         }
         text
     }
@@ -166,6 +165,23 @@ impl Report {
         }
         std::fs::write(page, text).with_context(|| page.display().to_string())
     }
+}
+
+fn table(columns: &[&str], lines: &[Line]) -> String {
+    let mut text = "\n| |".to_owned();
+    text.extend(columns.iter().map(|name| format!(" {name} |")));
+    text.push_str("\n|---|");
+    text.extend(columns.iter().map(|_| "---:|"));
+    text.push('\n');
+    for line in lines {
+        text.push_str(&format!("| {} |", line.what));
+        for column in columns {
+            let value = line.figures.iter().find(|(name, _)| name == column).map(|(_, value)| *value);
+            text.push_str(&format!(" {} |", value.map_or_else(String::new, number)));
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// A figure with as many digits as matter.
@@ -245,9 +261,14 @@ mod tests {
         let page = directory.path().join("page.md");
         std::fs::write(&page, "head\n<!-- a -->\nold\n<!-- end a -->\n<!-- b -->\nkept\n<!-- end b -->\n")
             .unwrap();
-        let line = Line { what: "x".into(), figures: vec![("rows/s", 5.0)] };
-        let section = Section { name: "a", about: "About.", rounds: 1, lines: vec![line] };
-        let report = Report { machine: "here".into(), sections: vec![section] };
+        let line = |what: &str, figures| Line { what: what.into(), figures };
+        let lines = vec![
+            line("x", vec![("rows/s", 5.0), ("s", 1.0)]),
+            line("y", vec![("s", 2.0)]),
+            line("z", vec![("ms", 3.0)]),
+        ];
+        let section = Section { name: "a", about: "About.", rounds: 1, lines };
+        let report = Report { machine: "here".into(), how: " --rounds 1".into(), sections: vec![section] };
         report.write(&page).unwrap();
         let text = std::fs::read_to_string(&page).unwrap();
         assert!(text.starts_with("head\n<!-- a -->\nAbout.") && text.contains("| x | 5.00 |"), "{text}");

@@ -32,7 +32,7 @@ fn every_measurement_works() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
     let sections = report["sections"].as_array().expect("sections");
     let names: Vec<_> = sections.iter().map(|section| section["name"].as_str().expect("a name")).collect();
-    assert_eq!(names, ["snapshot", "stream", "latency", "memory"], "{said}");
+    assert_eq!(names, ["snapshot", "stream", "latency", "memory", "scale"], "{said}");
     for section in sections {
         let lines = section["lines"].as_array().expect("lines");
         assert!(!lines.is_empty() && lines.iter().all(|line| line["figures"].is_object()), "{section}");

@@ -27,7 +27,7 @@ pub struct Purge {
 }
 
 impl Catalog {
-    /// Announces a physical delete, for so long; to be repeated while it lasts. False if the destination table
+    /// Announces a physical delete, for so long; [`Catalog::prolong_purge`] while it lasts. False if the destination table
     /// is being altered: then it must wait. Each excludes the other, because ClickHouse was seen to lose the
     /// values of a column that is renamed while rows are deleted.
     ///
@@ -38,6 +38,15 @@ impl Catalog {
             update mirror_tables set purging_until = clock_timestamp() + make_interval(secs => $2)
             where id = $1 and not altering";
         Ok(sql::execute(&self.client().await?, sql, &[&table_id, &ttl.as_secs_f64()]).await? > 0)
+    }
+
+    /// Announces a physical delete that goes on for so much longer, whoever waits for it.
+    ///
+    /// # Errors
+    /// Those of the catalog.
+    pub async fn prolong_purge(&self, table_id: i64, ttl: Duration) -> Result<()> {
+        let sql = "update mirror_tables set purging_until = clock_timestamp() + make_interval(secs => $2) where id = $1";
+        sql::execute(&self.client().await?, sql, &[&table_id, &ttl.as_secs_f64()]).await.map(drop)
     }
 
     /// Whether the destination table may be altered: no physical delete is announced. To be asked when it is

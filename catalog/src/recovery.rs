@@ -4,7 +4,7 @@
 //! whoever took it has fenced the attempts before, so nothing that they still write is decided about.
 
 use deadpool_postgres::Transaction;
-use millrace_terms::{Error, Lsn, Result};
+use millrace_terms::{Code, Error, EventCode, Lsn, Result};
 
 use crate::connection::Catalog;
 use crate::errors;
@@ -67,6 +67,29 @@ impl Catalog {
         sql::execute(&transaction, sql, &[&mirror, &sql::integer(n), other_log]).await?;
         resync(&transaction, mirror, n, reason, None).await?;
         events::add(&transaction, &NewEvent::of_error(mirror, Severity::Warning, reason)).await?;
+        transaction.commit().await.map_err(errors::database)
+    }
+
+    /// Opens a mirror again that was completed: all its tables are to be copied again, and whoever finds that its
+    /// workflow was not started starts it.
+    ///
+    /// # Errors
+    /// MIRROR_STATE if it is not completed.
+    pub async fn reopen_mirror(&self, mirror: &str, reason: &Error) -> Result<()> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await.map_err(errors::database)?;
+        let sql = "update mirrors set completed_at = null, workflow_started = false, updated_at = now(),
+                etag = gen_random_uuid()::text
+             where name = $1 and completed_at is not null and desired_state <> 'DROPPING'";
+        if sql::execute(&transaction, sql, &[&mirror]).await? == 0 {
+            let why = format!("mirror {mirror} is not COMPLETED");
+            return Err(Error::new(Code::MirrorState, why).with("mirror", mirror));
+        }
+        let rows = sql::rows(&transaction, "select n from streams where mirror = $1", &[&mirror]).await?;
+        for row in &rows {
+            resync(&transaction, mirror, Columns(row).number("n")?, reason, None).await?;
+        }
+        events::add(&transaction, &NewEvent::info(mirror, EventCode::ResyncBegun, reason.message())).await?;
         transaction.commit().await.map_err(errors::database)
     }
 

@@ -273,6 +273,9 @@ pub struct TableSpec {
     /// Whether the destination table tells by a column which source table a row is of: several can share it.
     #[serde(default)]
     pub source_column: bool,
+    /// Whether rows of the tables that inherit from it are its rows, too.
+    #[serde(default)]
+    pub with_children: bool,
 }
 
 impl TableSpec {
@@ -288,6 +291,7 @@ impl TableSpec {
             engine: Engine::default(),
             append_only: false,
             source_column: false,
+            with_children: false,
         }
     }
 

@@ -63,12 +63,12 @@ mod tests {
     use millrace_terms::TableName;
 
     use super::*;
-    use crate::table::{SourceColumn, fixtures};
+    use crate::table::{Origin, fixtures};
 
     fn plan(name: &str, columns: &[(&str, &str, bool)], key: &[usize]) -> TablePlan {
         let mut plan = Arc::unwrap_or_clone(fixtures::plan("all", columns, key));
         plan.source = TableName::new("public", name);
-        plan.own.source = Some(SourceColumn { name: "_source".into(), value: format!("m/public.{name}") });
+        plan.own.source = Some(Origin { name: "_source".into(), value: format!("m/public.{name}") });
         plan
     }
 

@@ -35,6 +35,9 @@ pub struct TablePlan {
     /// Whether rows are only ever inserted, and each arrives exactly once. Such a table needs no key.
     #[serde(default)]
     pub append_only: bool,
+    /// Whether rows of the tables that inherit from it are its rows, too.
+    #[serde(default)]
+    pub merges_heirs: bool,
     /// Names of our own columns, which follow the table's.
     pub own: OwnColumns,
     /// What was seen of the source besides its shape, to tell what became of it later.
@@ -210,7 +213,7 @@ pub struct OwnColumns {
     /// What tells the rows of several source tables apart that are in one destination table. It is first
     /// in ORDER BY: keys of two tables are two keys.
     #[serde(default)]
-    pub source: Option<SourceColumn>,
+    pub source: Option<Origin>,
     /// What the audit columns tell of the source; none if the table does not have them.
     #[serde(default)]
     pub audit: Option<Audit>,
@@ -231,7 +234,7 @@ impl OwnColumns {
 
 /// The column that says which source table a row is of, `LowCardinality(String)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceColumn {
+pub struct Origin {
     /// Its name.
     pub name: String,
     /// What it holds in every row of this table: mirror and table, as they were called at first.
@@ -306,6 +309,7 @@ pub(crate) mod fixtures {
             order_by: vec![0],
             partition_by: String::new(),
             append_only: false,
+            merges_heirs: false,
             own: OwnColumns {
                 version: "_version".to_owned(),
                 is_deleted: "_is_deleted".to_owned(),

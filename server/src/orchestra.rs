@@ -182,6 +182,11 @@ impl Orchestra {
         }
     }
 
+    /// Whether the workflow of a mirror runs.
+    pub(crate) async fn is_at_work(&self, mirror: &str) -> Result<bool> {
+        self.is_running(MirrorWorkflow::run, ids::mirror(mirror)).await
+    }
+
     /// Whether the drop of a mirror is being carried out.
     pub(crate) async fn is_dropping(&self, mirror: &str) -> Result<bool> {
         self.is_running(DropMirrorWorkflow::run, ids::drop(mirror)).await

@@ -132,6 +132,11 @@ fn check_table(table: &TableSpec, path: &str, violations: &mut Violations) {
         format!("{path}.engine"),
         "keeps every row, also what an update replaced: it is for tables that are append_only",
     );
+    violations.require(
+        !(table.with_children && table.append_only),
+        format!("{path}.with_children"),
+        "is not possible for a table that is append_only: its rows arrive once by a copy of one table",
+    );
     text(&table.partition_by, EXPRESSION_BYTES_MAX, &format!("{path}.partition_by"), violations);
 }
 

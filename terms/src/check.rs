@@ -124,7 +124,7 @@ names! {
     RowSecurity = "row_security", SourceTable;
     /// The role owns the table, as PostgreSQL asks of who publishes it.
     PublishPrivilege = "publish_privilege", SourceTable;
-    /// Tables that inherit from it are told: their rows are not its own.
+    /// Tables that inherit from it are told: their rows are not its own, or are by `with_children`.
     Inheritance = "inheritance", SourceTable;
     /// What is asked for of the table fits it: columns, types, ORDER BY.
     Plan = "plan", SourceTable;

@@ -40,6 +40,8 @@ events! {
     MirrorResumed = "MIRROR_RESUMED";
     /// The mirror has copied everything, and was to do no more.
     MirrorCompleted = "MIRROR_COMPLETED";
+    /// A workflow of the mirror was ended by force in Temporal, and the mirror goes on with a new one.
+    WorkflowReplaced = "WORKFLOW_REPLACED";
     /// The mirror was dropped.
     MirrorDropped = "MIRROR_DROPPED";
     /// A comparison with the source is over.

@@ -9,8 +9,8 @@ use millrace_terms::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::payload::{
-    CopyEnded, DropOptions, DueTable, Figures, MirrorReport, MirrorStatus, Outcome, Overview, Recovery,
-    SnapshotInput, SourceInput, StreamEnded, TableCopy,
+    Children, CopyEnded, DropOptions, DueTable, Figures, MirrorReport, MirrorStatus, Outcome, Overview,
+    Recovery, SnapshotInput, SourceInput, StreamEnded, TableCopy,
 };
 use crate::phase::{Event, Phase};
 
@@ -304,6 +304,17 @@ impl Progress {
             streaming: self.running_streams(),
             copying: self.copies.values().map(|copy| copy.table.clone()).collect(),
         }
+    }
+
+    /// The children that are not known to have ended.
+    pub fn children(&self, mirror: &str) -> Children {
+        let copies = self.copies.iter().map(|(id, copy)| TableCopy {
+            mirror: mirror.to_owned(),
+            table_id: *id,
+            table: copy.table.clone(),
+            copy_no: copy.copy_no,
+        });
+        Children { streams: self.streams.keys().copied().collect(), copies: copies.collect() }
     }
 
     /// The details that Temporal's UI shows, in Markdown.

@@ -37,6 +37,13 @@ pub fn snapshot(mirror: &str, table: &str, copy_no: u32) -> String {
     format!("snapshot/{mirror}/{table}/{copy_no}")
 }
 
+/// The mirror of a stream or a copy, by the id of its workflow; `None` for other workflows. Names of mirrors
+/// hold no slash.
+pub fn mirror_of_child(id: &str) -> Option<&str> {
+    let rest = id.strip_prefix("stream/").or_else(|| id.strip_prefix("snapshot/"))?;
+    rest.split_once('/').map(|(mirror, _)| mirror)
+}
+
 /// Id of the workflow that drops a mirror.
 pub fn drop(mirror: &str) -> String {
     format!("drop/{mirror}")
@@ -107,5 +114,12 @@ mod tests {
         let queues = Queues::new("millrace-test");
         assert_eq!(Queues::of_control(&queues.control()), queues);
         assert_eq!(queues.stream(), "millrace-test-stream");
+    }
+
+    #[test]
+    fn a_child_names_its_mirror() {
+        assert_eq!(mirror_of_child(&stream("shop", 3)), Some("shop"));
+        assert_eq!(mirror_of_child(&snapshot("shop", "a/b.c/d", 3)), Some("shop"));
+        assert_eq!(mirror_of_child(&mirror("shop")), None);
     }
 }

@@ -16,8 +16,8 @@ use crate::contract::{DropActivities, MirrorActivities};
 use crate::decide::{Child, Progress, Step, snapshot_input};
 use crate::failure::{self, Ended};
 use crate::payload::{
-    CopyEnded, DropInput, DropOptions, DueTable, Figures, MirrorInput, MirrorRef, MirrorStatus, Resync,
-    ResyncInput, StreamEnded, StreamRef,
+    Children, CopyEnded, DropInput, DropOptions, DueTable, Figures, MirrorInput, MirrorRef, MirrorStatus,
+    Resync, ResyncInput, StreamEnded, StreamRef,
 };
 use crate::phase::{Event, Phase};
 use crate::{DropMirrorWorkflow, SnapshotWorkflow, StreamWorkflow, children, ids, options};
@@ -119,6 +119,12 @@ impl MirrorWorkflow {
     #[query(name = "status")]
     pub fn status(&self, _view: &WorkflowContextView) -> MirrorStatus {
         self.progress.status()
+    }
+
+    /// The children that it takes for alive.
+    #[query(name = "children")]
+    pub fn children(&self, _view: &WorkflowContextView) -> Children {
+        self.progress.children(&self.mirror)
     }
 
     #[update_validator(pause)]

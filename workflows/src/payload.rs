@@ -296,6 +296,15 @@ pub struct MirrorStatus {
     pub copying: Vec<String>,
 }
 
+/// The children that a mirror's workflow takes for alive, those among them that were told to stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Children {
+    /// Numbers of its streams.
+    pub streams: Vec<u32>,
+    /// Its copies.
+    pub copies: Vec<TableCopy>,
+}
+
 /// Signal to the mirror's workflow: how the mirror is, for Temporal's UI.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

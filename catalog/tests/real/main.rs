@@ -10,6 +10,7 @@ mod leaves;
 mod migration;
 mod mirrors;
 mod peers;
+mod purges;
 mod streams;
 mod tokens;
 mod verifications;

@@ -36,7 +36,8 @@ fn schema_changes() {
     let mut page = format!("# Schema changes\n\n{GENERATED}\n\n");
     page.push_str(
         "What happens when a table changes on the source while it is replicated. A change is seen with the table's next row in the log, \
-         and followed in the order of the log; only its own table waits. Every change is an event of the mirror (`millrace mirror logs NAME`) \
+         and followed in the order of the log; only its own table waits. PostgreSQL says nothing of it before: until the next row, and for good where none \
+         follows, the destination table has the columns of before, and their values are right. A resync follows it at once. Every change is an event of the mirror (`millrace mirror logs NAME`) \
          with the code below.\n\n\
          Two settings decide what the log does not tell:\n\n\
          - `on_column_dropped`: `keep` (default) or `drop`.\n\
@@ -46,7 +47,8 @@ fn schema_changes() {
          time; where it then cannot be told which column a name means, the table is copied again.\n\n\
          A table may change while it is being copied, too: the copy reads its columns by their numbers and leaves to the stream what came later. \
          Only a column that gets another type ends the copy; the table is copied anew then, by `on_rewrite: resync`, or goes to ERROR. \
-         One that changed before its copy began to read is planned anew in any case.\n\n\
+         One that changed before its copy began to read is planned anew in any case. A part of a table (`partition_bytes`) in which a column was renamed \
+         while it was read is read once more: a copy ends when renames are further apart than that takes.\n\n\
          | On the source | What happens | Code |\n|---|---|---|\n",
     );
     for line in schema_changes_table() {

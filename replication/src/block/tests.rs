@@ -4,7 +4,7 @@ use millrace_terms::Code;
 
 use super::{Block, Operation, Stamp, key_equals};
 use crate::table::fixtures::{column, plan_of as plan};
-use crate::table::{Audit, SourceColumn, TablePlan};
+use crate::table::{Audit, Origin, TablePlan};
 use crate::types::{Conversion, Field, TimeRange};
 
 fn sample_plan() -> Arc<TablePlan> {
@@ -63,7 +63,7 @@ fn a_block_is_what_the_native_format_says() {
 #[test]
 fn a_row_of_a_shared_and_audited_table_tells_where_it_is_from() {
     let mut plan = Arc::unwrap_or_clone(plan(vec![column("id", false, Conversion::Int32)]));
-    plan.own.source = Some(SourceColumn { name: "_source".into(), value: "m/public.t".into() });
+    plan.own.source = Some(Origin { name: "_source".into(), value: "m/public.t".into() });
     plan.own.audit = Some(Audit { database: "shop".into() });
     let mut block = Block::new(Arc::new(plan), TimeRange::WIDE);
     let operations = [Operation::Snapshot, Operation::Update, Operation::Delete];

@@ -198,7 +198,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::table::{Audit, SourceColumn, fixtures};
+    use crate::table::{Audit, Origin, fixtures};
 
     const HERE: Placement<'_> = Placement { database: "shop", cluster: "" };
 
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_shared_table_is_sorted_by_source_and_purged_of_one() {
         let mut plan = Arc::unwrap_or_clone(fixtures::plan("t", &[("a", "Int32", false)], &[0]));
-        plan.own.source = Some(SourceColumn { name: "_source".into(), value: "m/it's.t".into() });
+        plan.own.source = Some(Origin { name: "_source".into(), value: "m/it's.t".into() });
         plan.own.audit = Some(Audit { database: "shop".into() });
         let statement = create_table(HERE, &plan);
         for part in [

@@ -3,6 +3,7 @@
 use millrace_terms::{TableName, quote_ident};
 
 use super::shape::Carried;
+use crate::postgres::describe::NOT_NULL;
 use crate::postgres::partition::Partition;
 use crate::table::ColumnPlan;
 
@@ -29,7 +30,7 @@ pub(super) fn lock(leaf: &TableName, table: u32) -> String {
 /// The columns of a table.
 pub(super) fn columns(table: u32) -> String {
     format!(
-        "select attnum, attname, atttypid, atttypmod, not attnotnull, attgenerated = 'v' from pg_catalog.pg_attribute \
+        "select attnum, attname, atttypid, atttypmod, not {NOT_NULL}, attgenerated = 'v' from pg_catalog.pg_attribute a \
          where attrelid = {table} and attnum > 0 and not attisdropped order by attnum"
     )
 }

@@ -26,6 +26,8 @@ pub struct Wanted {
     pub exclude: Vec<String>,
     /// Whether rows are only ever inserted.
     pub append_only: bool,
+    /// Whether rows of the tables that inherit from it are its rows, too.
+    pub merges_heirs: bool,
 }
 
 /// What a source is looked at for.
@@ -87,6 +89,7 @@ pub async fn tables(
             continue;
         };
         let rights = rights.remove(&shape.oid).unwrap_or_default();
+        let shape = if table.merges_heirs { shape.with_heirs() } else { shape };
         let facts = TableFacts { shape, wanted: table.clone(), rights, publishes };
         checks.extend(judge(table::RULES, &facts).into_iter().map(|check| check.on(&name)));
         shapes.push(facts.shape);

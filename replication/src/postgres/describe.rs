@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_terms::{Code, Error, Result, TableName};
 
-pub use super::shape::{Generated, Leaf, ShapeColumn, SourceIdentity, TableKind, TableShape, UniqueIndex};
+pub use super::shape::{
+    Generated, Heirs, Leaf, ShapeColumn, SourceIdentity, TableKind, TableShape, UniqueIndex,
+};
 use super::{Session, from_sql};
 use crate::types::{CATALOG_QUERY, SourceColumn, TypeCatalog, TypeRow};
 
@@ -17,9 +19,6 @@ select c.oid, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.r
          select a.attname::text from pg_catalog.pg_attribute a
           where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
             and not pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')) end,
-       (select pg_catalog.count(*) from pg_catalog.pg_inherits i
-         join pg_catalog.pg_class h on h.oid = i.inhrelid
-        where i.inhparent = c.oid and not h.relispartition)::int4,
        coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)
   from pg_catalog.pg_class c
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace";
@@ -34,25 +33,29 @@ const NAMED: &str = "
  where c.relkind in ('r', 'p', 'v', 'm', 'f')
  order by n.nspname, c.relname";
 
+/// Partitions of any level that hold rows, of the partitioned tables; what inherits at any level, of the others.
 const LEAVES: &str = "
-select r.oid, c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
+with recursive leaves (root, oid) as (
+    select r.oid, i.inhrelid from unnest($1::oid[]) r (oid)
+      join pg_catalog.pg_inherits i on i.inhparent = r.oid and not i.inhdetachpending
+    union
+    select l.root, i.inhrelid from leaves l
+      join pg_catalog.pg_inherits i on i.inhparent = l.oid and not i.inhdetachpending)
+select l.root, c.oid, n.nspname, c.relname, c.relkind::text, c.relreplident::text,
        greatest(c.reltuples, 0)::int8,
        case when c.relkind = 'r' then coalesce(pg_catalog.pg_table_size(c.oid), 0) else 0 end,
        coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)
-  from unnest($1::oid[]) r (oid)
-  cross join lateral pg_catalog.pg_partition_tree(r.oid) l
-  join pg_catalog.pg_class c on c.oid = l.relid
+  from leaves l
+  join pg_catalog.pg_class c on c.oid = l.oid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
- where l.isleaf and c.relkind <> 'p'
+ where c.relkind <> 'p'
  order by c.oid";
 
-const COLUMNS: &str = "
-select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, a.attnotnull, a.attgenerated::text,
-       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attndims::int4, a.xmin::text::int8,
-       a.atthasmissing
-  from pg_catalog.pg_attribute a
- where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
- order by a.attrelid, a.attnum";
+/// Whether the column `a` holds no NULL. From PostgreSQL 18 on, `attnotnull` is set by a constraint that is NOT
+/// VALID, too: rows from before may hold NULL.
+pub(crate) const NOT_NULL: &str = "(a.attnotnull and not exists (
+    select from pg_catalog.pg_constraint n where n.conrelid = a.attrelid and n.contype = 'n'
+       and not n.convalidated and a.attnum = any (n.conkey)))";
 
 const INDEXES: &str = "
 select i.indrelid, i.indexrelid, c.relname, i.indisprimary, i.indisreplident, i.indimmediate,
@@ -123,21 +126,19 @@ fn failed(error: tokio_postgres::Error) -> Error {
 
 async fn shapes(session: &Session, tables: &[tokio_postgres::Row]) -> Result<Vec<TableShape>> {
     let mut shapes: Vec<TableShape> = tables.iter().map(bare_shape).collect();
-    let partitioned: Vec<u32> =
-        shapes.iter().filter(|s| s.kind == TableKind::Partitioned).map(|s| s.oid).collect();
-    let leaves = session.query(LEAVES, &[&partitioned]).await.map_err(failed)?;
-
     let mut oids: Vec<u32> = shapes.iter().map(|shape| shape.oid).collect();
+    let leaves = session.query(LEAVES, &[&oids]).await.map_err(failed)?;
     oids.extend(leaves.iter().map(|row| row.get::<_, u32>(1)));
-    let mut columns = columns(session, &oids).await?;
-    let mut indexes = indexes(session, &oids).await?;
+    // A table may be asked for, and be a leaf of others.
+    let columns = columns(session, &oids).await?;
+    let indexes = indexes(session, &oids).await?;
 
     for (shape, row) in shapes.iter_mut().zip(tables) {
-        shape.columns = columns.remove(&shape.oid).unwrap_or_default();
-        shape.indexes = indexes.remove(&shape.oid).unwrap_or_default();
+        shape.columns = columns.get(&shape.oid).cloned().unwrap_or_default();
+        shape.indexes = indexes.get(&shape.oid).cloned().unwrap_or_default();
         if shape.kind == TableKind::Ordinary {
             let (oid, name, key) = (shape.oid, shape.name.clone(), key_names(shape));
-            let leaf = Leaf { oid, name, key, local: true, file: row.get(11) };
+            let leaf = Leaf { oid, name, key, local: true, file: row.get(10) };
             shape.leaves.push(leaf);
         }
     }
@@ -148,16 +149,24 @@ async fn shapes(session: &Session, tables: &[tokio_postgres::Row]) -> Result<Vec
         // A leaf is judged like a table of its own: the log follows the leaf's identity.
         let judged = TableShape {
             identity: identity(row.get(5)),
-            columns: columns.remove(&oid).unwrap_or_default(),
-            indexes: indexes.remove(&oid).unwrap_or_default(),
+            columns: columns.get(&oid).cloned().unwrap_or_default(),
+            indexes: indexes.get(&oid).cloned().unwrap_or_default(),
             leaves: Vec::new(),
             ..shape.clone()
         };
         let key = key_for_root(&judged, shape);
         let local = row.get::<_, &str>(4) == "r";
-        shape.leaves.push(Leaf { oid, name, key, local, file: row.get(8) });
-        shape.rows_estimated += row.get::<_, i64>(6).unsigned_abs();
-        shape.bytes += row.get::<_, i64>(7).unsigned_abs();
+        let leaf = Leaf { oid, name, key, local, file: row.get(8) };
+        let (rows, bytes) = (row.get::<_, i64>(6).unsigned_abs(), row.get::<_, i64>(7).unsigned_abs());
+        if shape.kind == TableKind::Partitioned {
+            shape.leaves.push(leaf);
+            shape.rows_estimated += rows;
+            shape.bytes += bytes;
+        } else {
+            shape.heirs.leaves.push(leaf);
+            shape.heirs.rows_estimated += rows;
+            shape.heirs.bytes += bytes;
+        }
     }
     Ok(shapes)
 }
@@ -190,7 +199,7 @@ fn bare_shape(row: &tokio_postgres::Row) -> TableShape {
         columns: Vec::new(),
         indexes: Vec::new(),
         leaves: Vec::new(),
-        heirs: row.get::<_, i32>(10).unsigned_abs(),
+        heirs: Heirs::default(),
         rows_estimated: rows_estimated.unsigned_abs(),
         bytes: row.get::<_, i64>(8).unsigned_abs(),
     }
@@ -206,7 +215,15 @@ fn identity(text: &str) -> SourceIdentity {
 }
 
 async fn columns(session: &Session, oids: &[u32]) -> Result<BTreeMap<u32, Vec<ShapeColumn>>> {
-    let rows = session.query(COLUMNS, &[&oids]).await.map_err(failed)?;
+    let sql = format!(
+        "select a.attrelid, a.attname, a.attnum, a.atttypid, a.atttypmod, {NOT_NULL}, a.attgenerated::text,
+                pg_catalog.format_type(a.atttypid, a.atttypmod), a.attndims::int4, a.xmin::text::int8,
+                a.atthasmissing
+           from pg_catalog.pg_attribute a
+          where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped
+          order by a.attrelid, a.attnum"
+    );
+    let rows = session.query(&sql, &[&oids]).await.map_err(failed)?;
     let types = types(session, rows.iter().map(|row| row.get(3)).collect()).await?;
     let mut columns: BTreeMap<u32, Vec<ShapeColumn>> = BTreeMap::new();
     for row in &rows {

@@ -23,6 +23,8 @@ pub struct Options {
     pub partition_by: String,
     /// Whether rows are only ever inserted.
     pub append_only: bool,
+    /// Whether rows of the tables that inherit from it are its rows, too.
+    pub merges_heirs: bool,
     /// What happens to values that ClickHouse cannot hold, outside ORDER BY.
     pub on_unrepresentable: OnUnrepresentable,
     /// Names of our own columns.
@@ -71,6 +73,8 @@ impl Options {
 /// What [`TableShape::refusal`] says, and `INVALID_ARGUMENT` naming the option that does not fit the
 /// table.
 pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
+    let whole = options.merges_heirs.then(|| shape.clone().with_heirs());
+    let shape = whole.as_ref().unwrap_or(shape);
     known_columns(shape, options)?;
     if let Some(error) = shape.refusal(&options.exclude, options.append_only) {
         return Err(error);
@@ -112,6 +116,7 @@ pub fn plan(shape: &TableShape, options: &Options) -> Result<TablePlan> {
         order_by,
         partition_by: options.partition_by.clone(),
         append_only: options.append_only,
+        merges_heirs: options.merges_heirs,
         own: options.own.clone(),
         seen: Seen {
             files: shape.leaves.iter().map(|leaf| (leaf.oid, leaf.file)).collect(),

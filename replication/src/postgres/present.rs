@@ -4,24 +4,27 @@
 
 use millrace_terms::{Result, TableName};
 
-use super::describe::types;
+use super::describe::{NOT_NULL, types};
 use super::{Session, from_sql};
 use crate::table::{ColumnPlan, TablePlan};
 use crate::types::SourceColumn;
 
 /// A default that was put in place of rewriting the rows (`attmissingval`) is told by the relations that
 /// hold rows: $2. A partitioned table itself has none.
-const COLUMNS: &str = "
-select n.nspname, c.relname, a.attname, a.attnum, a.atttypid, a.atttypmod, a.attnotnull,
-       a.attgenerated::text, a.attndims::int4, a.xmin::text::int8,
-       (select pg_catalog.array_to_string(l.attmissingval, '') from pg_catalog.pg_attribute l
-         where l.attrelid = any ($2::oid[]) and l.attname = a.attname and l.atthasmissing limit 1),
-       a.atthasmissing
-  from pg_catalog.pg_class c
-  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
- where c.oid = $1::oid
- order by a.attnum";
+fn columns() -> String {
+    format!(
+        "select n.nspname, c.relname, a.attname, a.attnum, a.atttypid, a.atttypmod, {NOT_NULL},
+                a.attgenerated::text, a.attndims::int4, a.xmin::text::int8,
+                (select pg_catalog.array_to_string(l.attmissingval, '') from pg_catalog.pg_attribute l
+                  where l.attrelid = any ($2::oid[]) and l.attname = a.attname and l.atthasmissing limit 1),
+                a.atthasmissing
+           from pg_catalog.pg_class c
+           join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+           join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+          where c.oid = $1::oid
+          order by a.attnum"
+    )
+}
 
 const FILES: &str = "
 select c.oid, coalesce(pg_catalog.pg_relation_filenode(c.oid), 0)
@@ -60,7 +63,7 @@ pub(crate) async fn look(session: &Session, plan: &TablePlan, relation: u32) -> 
     if relation != plan.oid || parts.is_empty() {
         parts.push(relation);
     }
-    let rows = session.query(COLUMNS, &[&plan.oid, &parts]).await.map_err(failed)?;
+    let rows = session.query(&columns(), &[&plan.oid, &parts]).await.map_err(failed)?;
     let files = session.query(FILES, &[&parts]).await.map_err(failed)?;
     let Some(first) = rows.first() else { return Ok(None) };
     let types = types(session, rows.iter().map(|row| row.get(4)).collect()).await?;

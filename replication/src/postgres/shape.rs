@@ -27,11 +27,22 @@ pub struct TableShape {
     pub indexes: Vec<UniqueIndex>,
     /// Where the rows are: the table itself, or the leaves of a partitioned table.
     pub leaves: Vec<Leaf>,
-    /// Number of other tables that inherit from this one without being its partitions.
-    pub heirs: u32,
+    /// Other tables that inherit from this one without being its partitions.
+    pub heirs: Heirs,
     /// Rows as the statistics have them, 0 if it was never analysed.
     pub rows_estimated: u64,
     /// Bytes on disk without indexes.
+    pub bytes: u64,
+}
+
+/// Tables that inherit from a table, at any level.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heirs {
+    /// The tables.
+    pub leaves: Vec<Leaf>,
+    /// Their rows as the statistics have them.
+    pub rows_estimated: u64,
+    /// Their bytes on disk without indexes.
     pub bytes: u64,
 }
 
@@ -146,6 +157,26 @@ impl TableShape {
         key.ok_or_else(|| self.without_key())
     }
 
+    /// The table with the rows of those that inherit from it.
+    pub fn with_heirs(mut self) -> Self {
+        let Heirs { leaves, rows_estimated, bytes } = std::mem::take(&mut self.heirs);
+        self.leaves.extend(leaves);
+        self.rows_estimated += rows_estimated;
+        self.bytes += bytes;
+        self
+    }
+
+    /// Why those that inherit from the table cannot be one with it. To be asked before they are published: a
+    /// server refuses to change the rows of a published table that have no identity.
+    pub fn heirs_refusal(&self) -> Option<Error> {
+        let whole = self.clone().with_heirs();
+        if let Some(error) = whole.foreign_leaf() {
+            return Some(error);
+        }
+        let (key, identity) = whole.key().ok()?;
+        whole.unlike(&key, identity)
+    }
+
     /// Why the table cannot be replicated with `excluded` columns left out, if it cannot. One that is
     /// declared `append_only` needs no key.
     pub fn refusal(&self, excluded: &[String], append_only: bool) -> Option<Error> {
@@ -184,15 +215,32 @@ impl TableShape {
                 self.name
             ));
         }
-        self.leaves.iter().find(|leaf| leaf.key.as_ref() != Some(&names)).map(|leaf| {
-            let why = format!(
-                "the partition {} of {} has another replica identity than the table's primary key or replica identity",
-                leaf.name, self.name
-            );
-            let wanted = if identity == Identity::WholeRow { "FULL" } else { "DEFAULT" };
-            let remedy = format!("Run `ALTER TABLE {} REPLICA IDENTITY {wanted};`.", leaf.name.to_sql());
-            Error::new(Code::TableWithoutKey, why).with_remedy(remedy).with("table", self.name.to_string())
-        })
+        self.unlike(&key, identity)
+    }
+
+    /// What is wrong with a leaf whose old rows are told otherwise than the table's, if there is one. Who
+    /// inherits does not inherit the key.
+    fn unlike(&self, key: &[usize], identity: Identity) -> Option<Error> {
+        let names = self.names(key);
+        let leaf = self.leaves.iter().find(|leaf| leaf.key.as_ref() != Some(&names))?;
+        let is_heir = self.kind == TableKind::Ordinary;
+        let what = if is_heir { "table that inherits from" } else { "partition of" };
+        let why = format!(
+            "{}, a {what} {}, has another replica identity than that table's primary key or replica identity",
+            leaf.name, self.name
+        );
+        let (table, columns) = (leaf.name.to_sql(), self.quoted(key));
+        let remedy = match identity {
+            Identity::WholeRow => format!("Run `ALTER TABLE {table} REPLICA IDENTITY FULL;`."),
+            _ if is_heir => format!("Run `ALTER TABLE {table} ADD PRIMARY KEY ({columns});`."),
+            _ => format!("Run `ALTER TABLE {table} REPLICA IDENTITY DEFAULT;`."),
+        };
+        Some(Error::new(Code::TableWithoutKey, why).with_remedy(remedy).with("table", self.name.to_string()))
+    }
+
+    fn quoted(&self, columns: &[usize]) -> String {
+        let names = columns.iter().filter_map(|at| self.columns.get(*at));
+        names.map(|column| millrace_terms::quote_ident(&column.plan.name)).collect::<Vec<_>>().join(", ")
     }
 
     /// Every column that is written. What is computed from them tells no rows apart.
@@ -256,12 +304,22 @@ impl TableShape {
     /// Why the table cannot be copied, if a part of it is on another server.
     pub fn foreign_leaf(&self) -> Option<Error> {
         let leaf = self.leaves.iter().find(|leaf| !leaf.local)?;
-        let why = format!("the partition {} of {} is a foreign table", leaf.name, self.name);
-        let remedy = format!(
-            "Run `ALTER TABLE {} DETACH PARTITION {};`, or replicate the other partitions as tables of their own.",
-            self.name.to_sql(),
-            leaf.name.to_sql()
-        );
+        let (table, name) = (self.name.to_sql(), leaf.name.to_sql());
+        let (what, remedy) = match self.kind {
+            TableKind::Ordinary => (
+                "table that inherits from",
+                format!(
+                    "Run `ALTER TABLE {name} NO INHERIT {table};`, or replicate the other tables as tables of their own."
+                ),
+            ),
+            _ => (
+                "partition of",
+                format!(
+                    "Run `ALTER TABLE {table} DETACH PARTITION {name};`, or replicate the other partitions as tables of their own."
+                ),
+            ),
+        };
+        let why = format!("{}, a {what} {}, is a foreign table", leaf.name, self.name);
         Some(Error::new(Code::TableUnsupported, why).with_remedy(remedy).with("table", self.name.to_string()))
     }
 
@@ -363,7 +421,7 @@ mod tests {
             columns: vec![column(1, "a", false), column(3, "b", false), column(4, "c", true)],
             indexes,
             leaves: Vec::new(),
-            heirs: 0,
+            heirs: Heirs::default(),
             rows_estimated: 0,
             bytes: 0,
         };

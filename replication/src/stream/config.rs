@@ -82,8 +82,6 @@ pub struct StreamTable {
     /// OIDs of the relations that hold its rows, as far as they are known, each with the commit from
     /// which on it does not any more.
     pub leaves: BTreeMap<u32, Option<Lsn>>,
-    /// Whether tables that inherit from it belong to it; partitions always do.
-    pub merges_heirs: bool,
 }
 
 /// What a running stream is steered by, and where it tells how it goes.

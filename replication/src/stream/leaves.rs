@@ -38,7 +38,11 @@ impl Leaves {
         });
         Self {
             known: leaves.collect(),
-            tables: tables.iter().enumerate().map(|(at, of)| (of.plan.oid, (at, of.merges_heirs))).collect(),
+            tables: tables
+                .iter()
+                .enumerate()
+                .map(|(at, of)| (of.plan.oid, (at, of.plan.merges_heirs)))
+                .collect(),
         }
     }
 
@@ -81,12 +85,11 @@ mod tests {
     fn leaves() -> Leaves {
         let table = |id, oid, merges_heirs, leaves: &[u32]| StreamTable {
             id,
-            plan: Arc::new(TablePlan { oid, ..(*plan_of(Vec::new())).clone() }),
+            plan: Arc::new(TablePlan { oid, merges_heirs, ..(*plan_of(Vec::new())).clone() }),
             rules: Arc::new(rules(OnColumnDropped::Keep)),
             floor: 0,
             append: None,
             leaves: leaves.iter().map(|oid| (*oid, None)).collect(),
-            merges_heirs,
         };
         Leaves::new(&[table(1, ROOT, false, &[11, 12]), table(2, PARENT, true, &[PARENT, 21])])
     }

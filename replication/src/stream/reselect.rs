@@ -179,8 +179,8 @@ async fn look(session: &Session, plan: &TablePlan, missing: &[usize]) -> Result<
         return Err(Error::new(Code::SourceTableMissing, format!("{} was dropped", plan.source))
             .with("table", plan.source.to_string()));
     };
-    // The rows of an ordinary table only: what inherits from it is another table.
-    let only = if first.get(5) { "" } else { "only " };
+    // The rows of an ordinary table only: what inherits from it is another table as a rule.
+    let only = if first.get(5) || plan.merges_heirs { "" } else { "only " };
     let mut now = Now { table: format!("{only}{}", first.get::<_, &str>(4)), columns: BTreeMap::new() };
     for row in &rows {
         let column = ColumnNow {

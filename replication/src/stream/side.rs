@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::StreamTable;
 use super::snapshot::Snapshot;
+use crate::postgres::describe::NOT_NULL;
 use crate::postgres::present::{self, Present};
 use crate::postgres::tree::{self, Ancestors};
 use crate::postgres::{Session, SourceConfig, System, describe, dial_log, from_sql, slot};
@@ -191,16 +192,17 @@ impl Side {
     /// # Errors
     /// Those of [`from_sql`].
     pub(super) async fn has_key(&self, plan: &TablePlan) -> Result<bool> {
-        let sql = "
-            select exists (select from pg_catalog.pg_index i
+        let sql = format!(
+            "select exists (select from pg_catalog.pg_index i
                 where i.indrelid = $1::oid and i.indisunique and i.indimmediate and i.indisvalid
                   and i.indpred is null and (i.indkey::int2[])[0:i.indnkeyatts - 1] <@ $2::int2[]
                   and not exists (select from pg_catalog.pg_attribute a
-                      where a.attrelid = i.indrelid and not a.attnotnull
-                        and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])))";
+                      where a.attrelid = i.indrelid and not {NOT_NULL}
+                        and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])))"
+        );
         let key: Vec<i16> = plan.key.iter().map(|at| plan.columns[*at].attnum).collect();
         let session = self.session().await?;
-        let row = session.query_one(sql, &[&plan.oid, &key]).await;
+        let row = session.query_one(&sql, &[&plan.oid, &key]).await;
         Ok(row.map_err(|error| from_sql("looking for the key", &error))?.get(0))
     }
 
@@ -212,7 +214,9 @@ impl Side {
     pub(super) async fn binary_is_safe(&self, tables: &[StreamTable]) -> Result<bool> {
         let sql = "select distinct a.atttypid from pg_catalog.pg_attribute a
                     where a.attrelid = any ($1::oid[]) and a.attnum > 0 and not a.attisdropped";
-        let oids: Vec<u32> = tables.iter().map(|table| table.plan.oid).collect();
+        // What inherits has columns of its own.
+        let oids = tables.iter().flat_map(|table| table.leaves.keys().copied().chain([table.plan.oid]));
+        let oids: Vec<u32> = oids.collect();
         let session = self.session().await?;
         let rows =
             session.query(sql, &[&oids]).await.map_err(|error| from_sql("reading the types", &error))?;

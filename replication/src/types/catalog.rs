@@ -81,7 +81,7 @@ pub struct SourceColumn {
     /// `attndims`: how many dimensions the column's declaration has, 0 if it is no array. PostgreSQL
     /// does not hold the values to it; a ClickHouse type has to.
     pub dimensions: i32,
-    /// Not `attnotnull`.
+    /// Whether it may hold NULL.
     pub nullable: bool,
 }
 

@@ -1,6 +1,8 @@
 //! Tables whose rows are in several relations: partitions of any level and form, tables that inherit,
 //! and what TRUNCATE, ATTACH, DETACH and DROP do to them, while the stream is behind and while it is not.
 
+use std::sync::Arc;
+
 use millrace_replication::postgres::{Session, describe, publication, tree};
 use millrace_replication::stream::Report;
 use millrace_terms::{Code, TableName};
@@ -256,7 +258,7 @@ async fn tables_that_inherit_are_one_with_their_parent_where_that_is_asked_for()
     assert_eq!(mirror.sink.query::<String>(&count).await.unwrap(), ["2"]);
     stream.stop().await;
 
-    mirror.config.tables[0].merges_heirs = true;
+    Arc::make_mut(&mut mirror.config.tables[0].plan).merges_heirs = true;
     mirror.config.tables[0].leaves = all.leaves.iter().map(|leaf| (leaf.oid, None)).collect();
     let mut stream = mirror.start();
     mirror.caught_up(&mut stream).await;

@@ -22,4 +22,5 @@ mod stream;
 mod timeline;
 mod tls;
 mod types;
+mod unseen;
 mod verify;

@@ -77,15 +77,7 @@ impl Mirror {
             });
             sink.create_table(&plan, "").await.unwrap();
             let leaves = shape.leaves.iter().map(|leaf| (leaf.oid, None)).collect();
-            streamed.push(StreamTable {
-                id,
-                plan: Arc::new(plan),
-                rules,
-                floor: 0,
-                append,
-                leaves,
-                merges_heirs: false,
-            });
+            streamed.push(StreamTable { id, plan: Arc::new(plan), rules, floor: 0, append, leaves });
         }
         let config = StreamConfig {
             source: source.config.clone(),
@@ -170,6 +162,7 @@ pub fn options(name: &str) -> Options {
         order_by: Vec::new(),
         partition_by: String::new(),
         append_only: false,
+        merges_heirs: false,
         on_unrepresentable: OnUnrepresentable::Error,
         own: OwnColumns {
             version: "_version".into(),

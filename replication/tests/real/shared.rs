@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_replication::table::{Audit, SourceColumn, TablePlan};
+use millrace_replication::table::{Audit, Origin, TablePlan};
 
 use crate::mirror::Mirror;
 
@@ -11,7 +11,7 @@ async fn share(mirror: &mut Mirror) {
     for table in &mut mirror.config.tables {
         let mut plan = TablePlan::clone(&table.plan);
         plan.destination = "all_rows".into();
-        plan.own.source = Some(SourceColumn { name: "_source".into(), value: format!("m/{}", plan.source) });
+        plan.own.source = Some(Origin { name: "_source".into(), value: format!("m/{}", plan.source) });
         plan.own.audit = Some(Audit { database: "shop".into() });
         mirror.sink.create_table(&plan, "").await.unwrap();
         table.plan = Arc::new(plan);

@@ -58,7 +58,8 @@ async fn refusals_have_their_codes() {
         "{checks:#?}"
     );
     assert!(failed[1].remedy.contains("REPLICATION"), "{failed:#?}");
-    let wanted = check::Wanted { name: table("hidden"), exclude: Vec::new(), append_only: false };
+    let wanted =
+        check::Wanted { name: table("hidden"), exclude: Vec::new(), append_only: false, merges_heirs: false };
     let (checks, _) = check::tables(&session.unwrap(), &[wanted], true).await.unwrap();
     let failed: Vec<_> =
         checks.iter().filter(|c| c.status == Status::Fail).map(|c| c.name.as_str()).collect();

@@ -210,8 +210,38 @@ impl Control {
     ) -> Answer<v1::Mirror> {
         let mirror = self.catalog.get_mirror(name_of(&request.name)?).await?;
         require_etag(&mirror, &request.etag)?;
+        if mirror.state == MirrorState::Completed {
+            return self.reopen(&mirror).await;
+        }
         require_resyncable(&mirror)?;
         self.change(&request.name, Change::Resync(Resync::All), &request.request_id).await
+    }
+
+    /// Has a mirror that was completed copy everything again, and end again.
+    async fn reopen(&self, mirror: &Mirror) -> Answer<v1::Mirror> {
+        let name = mirror.name();
+        // One that has just been completed still removes its slot.
+        let deadline = Instant::now() + deadlines::UPDATE;
+        while self.orchestra.is_at_work(name).await? {
+            if Instant::now() >= deadline {
+                let message =
+                    format!("mirror {name} is COMPLETED, and still removes what it made on the source");
+                let error = Error::new(Code::MirrorState, message).with("mirror", name);
+                return Err(error
+                    .with_remedy("Try again in a minute; its events say if that is not possible.")
+                    .into());
+            }
+            tokio::time::sleep(DROP_POLL).await;
+        }
+        let reason =
+            Error::new(Code::TableSchemaChanged, "a user asks for a resync: everything is copied again")
+                .with_remedy("Nothing: the copies run by themselves.");
+        self.catalog.reopen_mirror(name, &reason).await?;
+        if let Err(error) = self.start(name).await {
+            // It is open, so the start is repeated by `keep_started`.
+            tracing::warn!(mirror = name, code = %error.code(), message = error.message(), "not started yet");
+        }
+        Ok(view::mirror(&self.catalog.get_mirror(name).await?, Timestamp::now()))
     }
 
     /// Has a table copied again.
@@ -359,8 +389,9 @@ pub(super) fn require_resyncable(mirror: &Mirror) -> millrace_terms::Result<()> 
         return Ok(());
     }
     let (name, state) = (mirror.name(), mirror.state);
-    let message =
-        format!("mirror {name} is {state}: a resync is possible while it is RUNNING, SNAPSHOT or DEGRADED");
+    let message = format!(
+        "mirror {name} is {state}: a resync is possible while it is RUNNING, SNAPSHOT or DEGRADED, and of a whole mirror when it is COMPLETED"
+    );
     Err(Error::new(Code::MirrorState, message).with("mirror", name).with("state", state.to_string()))
 }
 

@@ -60,6 +60,7 @@ fn table_spec(table: &v1::Table) -> Answer<TableSpec> {
         engine,
         append_only: table.append_only,
         source_column: table.source_column,
+        with_children: table.with_children,
     })
 }
 
@@ -199,6 +200,7 @@ pub(crate) fn table_message(table: &TableSpec) -> v1::Table {
         engine: engine.into(),
         append_only: table.append_only,
         source_column: table.source_column,
+        with_children: table.with_children,
         ..Default::default()
     }
 }
@@ -290,6 +292,7 @@ mod tests {
         spec.tables[0].engine = Engine::MergeTree;
         spec.tables[0].append_only = true;
         spec.tables[0].source_column = true;
+        spec.tables.push(TableSpec { with_children: true, ..TableSpec::new("public.parent") });
         spec.settings.columns.source = "_origin".into();
         spec.settings.flush.min_interval_ms = 1_500;
         spec.settings.on_unrepresentable = OnUnrepresentable::String;

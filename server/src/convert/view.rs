@@ -1,10 +1,13 @@
 //! Stored objects as the API shows them: spec, state and progress.
 
+use std::collections::BTreeMap;
+
 use catalog::events::{Event, Severity};
 use catalog::failure::Failure;
 use catalog::mirrors::Mirror;
 use catalog::peers::Peer;
 use catalog::progress as figures;
+use catalog::spec::TableSpec;
 use catalog::state::{MirrorState, TableState};
 use catalog::tables::Table;
 use jiff::Timestamp;
@@ -28,7 +31,9 @@ pub(crate) fn peer(peer: &Peer) -> v1::Peer {
 pub(crate) fn mirror(mirror: &Mirror, now: Timestamp) -> v1::Mirror {
     let mut message = mirror_spec::from_spec(&mirror.spec);
     // The catalog's rows are what is replicated; the spec adds what was asked for.
-    message.tables = mirror.tables.iter().map(|stored| table(stored, &mirror.spec)).collect();
+    let asked: BTreeMap<&str, &TableSpec> =
+        mirror.spec.tables.iter().map(|asked| (asked.source.as_str(), asked)).collect();
+    message.tables = mirror.tables.iter().map(|stored| table(stored, &asked)).collect();
     v1::Mirror {
         state: mirror_state(mirror.state).into(),
         error: mirror.error.as_ref().map(failure),
@@ -69,9 +74,9 @@ fn table_state(state: TableState) -> v1::table::State {
     }
 }
 
-fn table(table: &Table, mirror: &catalog::spec::MirrorSpec) -> v1::Table {
+fn table(table: &Table, asked: &BTreeMap<&str, &TableSpec>) -> v1::Table {
     let source = table.source.to_string();
-    let asked = mirror.tables.iter().find(|spec| spec.source == source);
+    let asked = asked.get(source.as_str()).copied();
     let copy = table.copy;
     v1::Table {
         source,

@@ -119,15 +119,28 @@ fn publish_privilege(facts: &TableFacts) -> Option<Verdict> {
 }
 
 fn inheritance(facts: &TableFacts) -> Option<Verdict> {
-    let shape = &facts.shape;
-    if shape.heirs == 0 || shape.kind != TableKind::Ordinary {
+    let TableFacts { shape, wanted, .. } = facts;
+    let heirs = match wanted.merges_heirs {
+        true => shape.leaves.iter().filter(|leaf| leaf.oid != shape.oid).count(),
+        false => shape.heirs.leaves.len(),
+    };
+    if shape.kind != TableKind::Ordinary || heirs == 0 {
         return None;
     }
-    let why =
-        format!("{} has {} tables that inherit from it: their rows are not its own", shape.name, shape.heirs);
-    let error = Error::new(Code::TableUnsupported, why)
-        .with_remedy("Name the inheriting tables too: each is replicated as a table of its own.");
-    Some(Verdict::Warn(error))
+    let (why, remedy) = match wanted.merges_heirs {
+        true => (
+            format!(
+                "rows of one key in {} and in the {heirs} tables that inherit from it would be one row: PostgreSQL keeps keys apart in each table only",
+                shape.name
+            ),
+            "See that keys do not repeat, such as by one sequence for all of them.",
+        ),
+        false => (
+            format!("{} has {heirs} tables that inherit from it: their rows are not its own", shape.name),
+            "Set `with_children: true` for the table, and their rows go where its own go; or name the inheriting tables, and each is replicated as a table of its own.",
+        ),
+    };
+    Some(Verdict::Warn(Error::new(Code::TableUnsupported, why).with_remedy(remedy)))
 }
 
 fn denied(facts: &TableFacts, why: String, remedy: String) -> Error {
@@ -174,7 +187,7 @@ mod tests {
     use millrace_terms::check::{Status, judge};
 
     use super::*;
-    use crate::postgres::describe::{Leaf, SourceIdentity, UniqueIndex};
+    use crate::postgres::describe::{Heirs, Leaf, SourceIdentity, UniqueIndex};
     use crate::types::{SourceColumn, TypeCatalog};
 
     fn shape() -> TableShape {
@@ -216,7 +229,7 @@ mod tests {
             columns: vec![column(1, "id"), column(2, "pay")],
             indexes: vec![index],
             leaves: vec![Leaf { oid: 7, name, key, local: true, file: 1 }],
-            heirs: 0,
+            heirs: Heirs::default(),
             rows_estimated: 0,
             bytes: 0,
         }
@@ -235,7 +248,7 @@ mod tests {
 
     fn judged(shape: &TableShape, rights: TableRights, exclude: &[&str]) -> Vec<Check> {
         let exclude = exclude.iter().map(|name| (*name).to_owned()).collect();
-        let wanted = Wanted { name: shape.name.clone(), exclude, append_only: false };
+        let wanted = Wanted { name: shape.name.clone(), exclude, append_only: false, merges_heirs: false };
         judge(RULES, &TableFacts { shape: shape.clone(), wanted, rights, publishes: true })
     }
 
@@ -294,7 +307,9 @@ mod tests {
         let checks = judged(&keyless, rights(), &[]);
         assert_eq!(failed(&checks).len(), 1, "{checks:?}");
         assert_eq!(failed(&checks)[0].0, "key");
-        let parent = TableShape { heirs: 2, ..shape() };
+        let heir = Leaf { oid: 8, ..shape().leaves.remove(0) };
+        let heirs = Heirs { leaves: vec![heir], ..Heirs::default() };
+        let parent = TableShape { heirs, ..shape() };
         let checks = judged(&parent, rights(), &[]);
         assert_eq!(failed(&checks)[0].0, "inheritance");
         let view = TableShape { kind: TableKind::Other, ..shape() };

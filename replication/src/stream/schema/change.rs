@@ -199,6 +199,11 @@ const REFERENCE: &[Documented] = &[
         "",
     ),
     line(
+        "ADD CONSTRAINT ... NOT NULL ... NOT VALID (PostgreSQL 18)",
+        "Nothing changes in ClickHouse; in a table that is planned then, the column is Nullable, because old rows may hold NULL.",
+        "",
+    ),
+    line(
         "Primary key or replica identity changed or dropped",
         "ERROR; a resync rebuilds the table by the new key.",
         "TABLE_SCHEMA_CHANGED",

@@ -45,6 +45,7 @@ fn plan() -> TablePlan {
         order_by: vec![0],
         partition_by: String::new(),
         append_only: false,
+        merges_heirs: false,
         own: own(),
         seen: Seen { files: vec![(16, 1)], ..Seen::default() },
     }
@@ -59,6 +60,7 @@ pub(in crate::stream) fn rules(on_column_dropped: OnColumnDropped) -> Rules {
         order_by: Vec::new(),
         partition_by: String::new(),
         append_only: false,
+        merges_heirs: false,
         on_unrepresentable: OnUnrepresentable::Error,
         own: own(),
     };

@@ -155,6 +155,7 @@ fn assert_leaf(class: Class, rendered: &str, stored: &str) {
 pub fn options(on_unrepresentable: OnUnrepresentable) -> Options {
     Options {
         append_only: false,
+        merges_heirs: false,
         destination: "t".to_owned(),
         exclude: Vec::new(),
         columns: Default::default(),
