@@ -125,7 +125,7 @@ async fn restarts_in_order_and_without(bed: Bed) {
         bed.wait_state(mirror::State::Running).await;
         own.wait_equal(&bed).await;
     }
-    let copied = events(&bed).await.iter().filter(|event| event.contains("copied ")).count();
+    let copied = events(&bed).await.iter().filter(|event| event.starts_with("COPY_FINISHED ")).count();
     assert_eq!(copied, 1, "nothing had to be copied again");
 }
 

@@ -258,7 +258,7 @@ async fn events(bed: &Bed) -> Vec<api::Event> {
 /// Tables of which a copy came to its end, each as often as one did.
 async fn copied(bed: &Bed) -> BTreeMap<String, usize> {
     let mut copied = BTreeMap::new();
-    for event in events(bed).await.into_iter().filter(|event| event.message.starts_with("copied ")) {
+    for event in events(bed).await.into_iter().filter(|event| event.code == "COPY_FINISHED") {
         *copied.entry(event.table).or_default() += 1;
     }
     copied
