@@ -80,9 +80,14 @@ impl Health {
     }
 }
 
+/// Why the attempt says that it is stalled; none if it does not.
+fn told_reason(stream: &Stream) -> Option<Failure> {
+    stream.reason.clone().filter(|_| stream.verdict == Verdict::Stalled)
+}
+
 /// A slot that is being made, and waits for the transactions of others.
 fn waiting(mirror: &Mirror, stream: &Stream, _: Timestamp) -> Option<Health> {
-    let reason = stream.reason.clone().filter(|_| stream.verdict == Verdict::Stalled)?;
+    let reason = told_reason(stream)?;
     let has_no_slot = mirror.state == MirrorState::Setup && stream.position.is_none();
     has_no_slot.then_some(Health::Stalled(reason))
 }
@@ -113,7 +118,7 @@ fn paused(mirror: &Mirror, stream: &Stream, _: Timestamp) -> Option<Health> {
 
 /// An attempt that no other follows until the mirror has made up for its end.
 fn ended(_: &Mirror, stream: &Stream, _: Timestamp) -> Option<Health> {
-    let reason = stream.reason.clone().filter(|_| stream.verdict == Verdict::Stalled)?;
+    let reason = told_reason(stream)?;
     let is_final = reason.code.parse().is_ok_and(|code: Code| !code.is_retryable());
     is_final.then_some(Health::Stalled(reason))
 }
@@ -131,8 +136,7 @@ fn unattended(mirror: &Mirror, stream: &Stream, now: Timestamp) -> Option<Health
 
 /// What the attempt says of itself.
 fn told(_: &Mirror, stream: &Stream, _: Timestamp) -> Option<Health> {
-    let reason = stream.reason.clone().filter(|_| stream.verdict == Verdict::Stalled)?;
-    Some(Health::Stalled(reason))
+    told_reason(stream).map(Health::Stalled)
 }
 
 /// An attempt that hears nothing ends by itself. This is one that hears only that the source lives.

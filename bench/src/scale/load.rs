@@ -42,8 +42,13 @@ const SMALL: [Load; 2] = [
 ];
 
 impl Load {
+    /// What the names of all its tables begin with.
+    fn prefix(&self) -> String {
+        format!("load{}_", self.mirrors)
+    }
+
     fn table(&self, number: u64) -> String {
-        format!("load{}_{number}", self.mirrors)
+        format!("{}{number}", self.prefix())
     }
 
     fn mirror(&self, number: u64) -> String {
@@ -107,7 +112,7 @@ async fn round(bed: &Bed, scope: &Scope, load: &Load, turn: &mut u64) -> anyhow:
         scope.or_small((WARM_UP, MEASURED), (Duration::from_millis(200), Duration::from_secs(1)));
     let rows = format!(
         "select sum(rows) from system.parts where database = '{DATABASE}' and startsWith(table, '{}') and active",
-        load.table(0).trim_end_matches('0')
+        load.prefix()
     );
     drop(unseen.watch(bed, &rows, TICK, warm_up).await?);
     let meter = Meter::begin(&bed.stack)?;
@@ -145,8 +150,7 @@ async fn write(
     end: CancellationToken,
 ) -> anyhow::Result<u64> {
     session.batch_execute("set synchronous_commit = off").await?;
-    let prefix = load.table(0);
-    let prefix = prefix.trim_end_matches('0');
+    let prefix = load.prefix();
     // Turns until every table has been written to.
     let around = load.mirrors * load.tables / load.in_tick;
     let mut ticks = interval(TICK);
