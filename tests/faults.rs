@@ -28,7 +28,10 @@ const ROUND: Duration = Duration::from_millis(300);
 
 pub fn tests() -> Vec<Trial> {
     // Only debug builds have fault points.
-    let all = vec![test("faults::worker_dies_at_every_point", worker_dies_at_every_point)];
+    let all = vec![
+        test("faults::worker_dies_at_every_point", worker_dies_at_every_point),
+        test("faults::nobody_asks_again_for_a_resync", nobody_asks_again_for_a_resync),
+    ];
     if cfg!(debug_assertions) { all } else { Vec::new() }
 }
 
@@ -82,6 +85,40 @@ async fn worker_dies_at_every_point(mut bed: Bed) {
     let _last = cell.worker().await;
     for n in 0..MIRRORS {
         is_mended(&bed, n).await;
+    }
+}
+
+/// A destination table is dropped, and made anew, by workers that die; the one who asked for it has had
+/// the answer that it failed. The table has lost its rows, and they come back without another word.
+async fn nobody_asks_again_for_a_resync(mut bed: Bed) {
+    let cell = Cell::new(&mut bed).await;
+    make_tables(&bed, 0).await;
+    let mut worker = cell.worker().await;
+    create(&bed, 0).await;
+    is_mended(&bed, 0).await;
+    worker.kill();
+    bed.clickhouse.query("alter table kept_0 drop column v").await.expect("a table that does not fit");
+    let mut worker = cell.worker_that_dies_at(Point::DestinationDropped);
+    let request = api::ResyncTableRequest {
+        name: mirror_name(&bed, 0),
+        table: "public.kept_0".to_owned(),
+        ..Default::default()
+    };
+    let mut mirrors = bed.mirrors();
+    let asked = tokio::spawn(async move { mirrors.resync_table(request).await });
+    has_died(&mut worker).await;
+    let mut worker = cell.worker_that_dies_at(Point::DestinationRemade);
+    has_died(&mut worker).await;
+    let _last = cell.worker().await;
+    asked.await.expect("an answer").expect_err("two attempts have failed");
+    is_mended(&bed, 0).await;
+}
+
+async fn has_died(worker: &mut Process) {
+    let start = Instant::now();
+    while !worker.has_ended() {
+        assert!(start.elapsed() < DEATH_LIMIT, "the worker did not die");
+        tokio::time::sleep(ROUND).await;
     }
 }
 

@@ -62,6 +62,7 @@ async fn record(environment: &Environment, report: &MirrorReport) -> Result<Over
     let mirror = catalog.get_mirror(&report.mirror).await?;
     let tables = counts(&mirror);
     let edits = catalog.list_edits(&report.mirror).await?.len();
+    let is_wanted = !catalog.wanted_resyncs(&report.mirror).await?.is_empty();
     Ok(Overview {
         state: mirror.state.to_string(),
         tables,
@@ -78,11 +79,11 @@ async fn record(environment: &Environment, report: &MirrorReport) -> Result<Over
             .collect(),
         parallel_tables: settings.parallel_tables,
         parallel_partitions: settings.parallel_partitions,
-        resync_needed: report.phase == Phase::Running
-            && !catalog.wanted_resyncs(&report.mirror).await?.is_empty(),
+        resync_needed: is_wanted && report.phase == Phase::Running && !report.resyncing,
         over,
         edits: u32::try_from(edits).unwrap_or(u32::MAX),
         complete: mirror.spec.mode == Mode::Snapshot
+            && !is_wanted
             && tables.pending + tables.copying + tables.error + tables.paused == 0
             && edits == 0,
     })

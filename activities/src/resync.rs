@@ -7,6 +7,10 @@
 //! the copy's epoch is taken, and every change above the epoch is delivered to one that does. Changes
 //! below the end of the log as it was when the table was planned may be of its former shape; they are
 //! left out by the table's floor, and the copy, whose epoch is later, covers them.
+//!
+//! Dropping a destination and storing the new plan are not one step. Before the first it is noted in the
+//! catalog that the table must be copied again, and the second takes the note away: whoever dies in
+//! between, the mirror's workflow finds the note and begins the resync again, for as long as it takes.
 
 #![expect(
     dead_code,
@@ -214,6 +218,9 @@ impl Work<'_> {
                 .await;
         }
         self.refuse_rebuild(planned, &found).await?;
+        if found != Found::Ready {
+            self.note_rebuild(table, &found).await?;
+        }
         if found == Found::Missing {
             self.copy_sharers(table).await?;
         }
@@ -252,6 +259,19 @@ impl Work<'_> {
             .with_remedy(format!(
                 "Make {destination} fit by ALTER TABLE and resync {table}; or remove every table that goes there, the last with its destination table, and add them again."
             )))
+    }
+
+    /// Notes that the table must be copied again, before its destination is made anew: who asks for a
+    /// resync asks for two attempts at it, and if both die behind this, the table has lost its rows and
+    /// nobody else knows.
+    async fn note_rebuild(&self, table: &Table, found: &Found) -> Result<()> {
+        let why = match found {
+            Found::Differs(why) => why.message().to_owned(),
+            Found::Ready | Found::Missing => format!("the destination {} is gone", table.destination),
+        };
+        let reason = Error::new(Code::DestinationTableChanged, format!("{why}; it is made anew"))
+            .with_remedy("Nothing: the table is copied again by itself.");
+        self.environment.catalog.ask_resync(table.id, None, &reason).await.map(drop)
     }
 
     /// The other tables of a destination that is gone have lost their rows with it.

@@ -16,6 +16,9 @@ const TRANSACTION: u64 = 100;
 const MIXED: u64 = 20;
 const SPREAD: u64 = 4;
 
+/// What identifies the rows of several tables: to be followed by a query of theirs.
+const SUMS: &str = "select concat(sum(n), ' ', sum(i), ' ', sum(a)) from";
+
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backlog {
@@ -61,6 +64,8 @@ pub struct Writer {
     preloaded: u64,
     /// Transactions of the mix, or rows, so far.
     written: u64,
+    /// What identifies the source's rows, once they are written.
+    sums: String,
 }
 
 impl Writer {
@@ -104,7 +109,7 @@ impl Writer {
             row_in_format = Kind::Reference.row().replace('%', "%%"),
         );
         bed.source.batch_execute(&sql).await?;
-        Ok(Self { backlog, changes, preloaded, written: 0 })
+        Ok(Self { backlog, changes, preloaded, written: 0, sums: String::new() })
     }
 
     /// Writes one round.
@@ -135,6 +140,9 @@ impl Writer {
         }
         // Without synchronous commit the end may still be unwritten.
         bed.source.batch_execute("checkpoint").await?;
+        // Not when they are to be compared: who waits for that is measured.
+        let here: Vec<_> = self.backlog.tables().iter().map(|table| Self::sums_of(table, "")).collect();
+        self.sums = bed.value(&format!("{SUMS} ({}) t", here.join(" union all "))).await?;
         Ok(())
     }
 
@@ -164,22 +172,18 @@ impl Writer {
         let sql = format!("select count() from ({})", looks.join(" union all "));
         let wanted = MIXED.to_string();
         bed.clickhouse.wait(&sql, LOOK, |count| count == wanted).await?;
-        let (there, here) = self.sums(bed, prefix).await?;
-        bed.clickhouse.wait(&there, LOOK, |sums| sums == here).await
+        bed.clickhouse.wait(&self.sums_there(prefix), LOOK, |sums| sums == self.sums).await
     }
 
-    /// The query of what identifies the tables' rows, and what it has to answer.
-    async fn sums(&self, bed: &Bed, prefix: &str) -> anyhow::Result<(String, String)> {
-        let tables = self.backlog.tables();
-        let of = |table: &String, schema: &str, end: &str| {
-            format!("select count(*) as n, sum(id) as i, sum(a) as a from {schema}{table}{end}")
-        };
-        let there: Vec<_> =
-            tables.iter().map(|table| of(table, &format!("{DATABASE}.{prefix}"), " final")).collect();
-        let here: Vec<_> = tables.iter().map(|table| of(table, "", "")).collect();
-        let sum = "select concat(sum(n), ' ', sum(i), ' ', sum(a)) from";
-        let here = bed.value(&format!("{sum} ({}) t", here.join(" union all "))).await?;
-        Ok((format!("{sum} ({})", there.join(" union all ")), here))
+    /// Asks ClickHouse for what identifies the rows of tables whose names begin so.
+    fn sums_there(&self, prefix: &str) -> String {
+        let of = |table: String| Self::sums_of(&format!("{DATABASE}.{prefix}{table}"), " final");
+        let there: Vec<_> = self.backlog.tables().into_iter().map(of).collect();
+        format!("{SUMS} ({})", there.join(" union all "))
+    }
+
+    fn sums_of(table: &str, end: &str) -> String {
+        format!("select count(*) as n, sum(id) as i, sum(a) as a from {table}{end}")
     }
 
     /// Compares both sides.
@@ -187,9 +191,9 @@ impl Writer {
     /// # Errors
     /// If they differ.
     pub async fn compare(&self, bed: &Bed, prefix: &str) -> anyhow::Result<()> {
-        let (there, here) = self.sums(bed, prefix).await?;
-        let there = bed.clickhouse.text(&there).await.context("comparing")?;
-        ensure!(there == here, "{}: {there} on the destination, {here} on the source", self.backlog.name());
+        let there = bed.clickhouse.text(&self.sums_there(prefix)).await.context("comparing")?;
+        let (name, here) = (self.backlog.name(), &self.sums);
+        ensure!(there == *here, "{name}: {there} on the destination, {here} on the source");
         Ok(())
     }
 }

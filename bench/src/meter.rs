@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::bed::Stack;
 
 /// Ticks of `/proc/PID/stat` in a second: fixed on Linux (`USER_HZ`).
 const TICKS_PER_S: f64 = 100.0;
 const KIB: f64 = 1024.0;
+/// Looks at a process and its children, until none of them ended meanwhile.
+const LOOKS: usize = 100;
 
 /// What processes used between two moments.
 #[derive(Debug, Clone, Copy, Default)]
@@ -114,16 +116,23 @@ fn look(stack: &[(Part, u32)]) -> anyhow::Result<Parts> {
     Ok(parts)
 }
 
-/// A process and its children: PostgreSQL's are its backends.
+/// A process and its children: PostgreSQL's are its backends. What one used is its parent's when it has
+/// ended, so all are looked at again if one did in between: it would be missed, or counted twice.
 fn tree(pid: u32) -> anyhow::Result<Usage> {
-    let mut usage = one(pid)?;
-    for child in children(pid) {
-        // It may end meanwhile; what it used is then its parent's.
-        let Ok(of_child) = one(child) else { continue };
-        usage.cpu += of_child.cpu;
-        usage.written += of_child.written;
+    for _ in 0..LOOKS {
+        let family = children(pid);
+        let mut usage = one(pid)?;
+        for child in &family {
+            let Ok(of_child) = one(*child) else { continue };
+            usage.cpu += of_child.cpu;
+            usage.written += of_child.written;
+        }
+        let now = children(pid);
+        if family.iter().all(|child| now.contains(child)) {
+            return Ok(usage);
+        }
     }
-    Ok(usage)
+    bail!("processes of {pid} end all the time")
 }
 
 fn one(pid: u32) -> anyhow::Result<Usage> {

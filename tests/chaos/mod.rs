@@ -32,7 +32,7 @@ use self::transactions::Transactions;
 use self::writer::Done;
 use crate::support::bed::Bed;
 use crate::support::stack::Stack;
-use crate::support::{equal, wait};
+use crate::support::{self, equal, wait};
 
 /// Sessions that write at once.
 const WRITERS: u32 = 10;
@@ -44,6 +44,7 @@ const EQUAL_LIMIT: Duration = Duration::from_secs(240);
 
 pub fn tests() -> Vec<Trial> {
     vec![Trial::test("chaos::everything_ends_equal", || {
+        let _alone = support::alone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

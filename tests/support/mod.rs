@@ -22,12 +22,23 @@ pub mod tls;
 pub mod wait;
 
 use std::future::Future;
-use std::time::Duration;
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 use millrace_proto::v1 as api;
 use millrace_proto::v1::mirror_service_client::MirrorServiceClient;
 use tonic::transport::Channel;
+
+/// Tests run side by side, but for those that need the whole machine.
+static MACHINE: RwLock<()> = RwLock::new(());
+/// What takes longer than this is told: the next one who looks for time finds it there.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Waits until no other test runs, and keeps others from starting.
+pub fn alone() -> RwLockWriteGuard<'static, ()> {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A test: its name and its body. The body gets a test bed named after it.
 pub fn test<F, Fut>(name: &'static str, body: F) -> Trial
@@ -36,6 +47,8 @@ where
     Fut: Future<Output = ()>,
 {
     Trial::test(name, move || {
+        let _beside_others = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        let start = Instant::now();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -48,6 +61,9 @@ where
             clean_up(mirrors, mirror).await;
         });
         runtime.shutdown_background();
+        if start.elapsed() > LONG {
+            eprintln!("{name} took {} s", start.elapsed().as_secs());
+        }
         Ok(())
     })
 }

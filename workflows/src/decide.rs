@@ -48,6 +48,10 @@ pub struct Progress {
     /// Whether the catalog is being asked: what it said last is about to be replaced.
     #[serde(skip)]
     pub asking: bool,
+    /// Whether a resync that somebody asked for is being begun: none is begun beside it. No run ends
+    /// meanwhile, as whoever asked waits for an answer.
+    #[serde(skip)]
+    pub resyncing: bool,
 }
 
 /// A child workflow that runs, as far as its parent knows.
@@ -120,6 +124,7 @@ impl Default for Progress {
             released: false,
             figures: None,
             asking: false,
+            resyncing: false,
         }
     }
 }
@@ -292,6 +297,7 @@ impl Progress {
             phase: self.phase,
             error: self.error.clone(),
             copying: self.copies.keys().copied().collect(),
+            resyncing: self.resyncing,
         }
     }
 

@@ -177,11 +177,19 @@ impl MirrorWorkflow {
         ctx: &mut WorkflowContext<Self>,
         input: ResyncInput,
     ) -> Result<MirrorStatus, Refusal> {
-        let token = ctx.state(|workflow| workflow.resyncing.clone());
+        // One at a time: one that drops a destination table must not meet another that has made it anew.
+        ctx.wait_condition(|workflow| !workflow.progress.resyncing).await?;
+        let token = ctx.state_mut(|workflow| {
+            workflow.progress.resyncing = true;
+            workflow.resyncing.clone()
+        });
         let options = options::resync("tables are to be copied again", &token);
         let begun = ctx.execute_activity(MirrorActivities::begin_resync, input, options).await;
-        // Also after a failure: some of the tables may have come into another state.
-        ctx.state_mut(|workflow| workflow.progress.stale = true);
+        // Also after a failure: some of the tables may have come into another state, or still need a copy.
+        ctx.state_mut(|workflow| {
+            workflow.progress.resyncing = false;
+            workflow.progress.stale = true;
+        });
         match begun.map_err(|error| failure::of_activity(&error)) {
             Ok(()) => {}
             Err(Ended::Failed(error)) => return Err(error.into()),

@@ -101,6 +101,9 @@ pub struct MirrorReport {
     /// Ids of the tables that are being copied; they are not due.
     #[serde(default)]
     pub copying: Vec<i64>,
+    /// Whether a resync that somebody asked for is being begun.
+    #[serde(default)]
+    pub resyncing: bool,
 }
 
 /// What the catalog tells a mirror's workflow.

@@ -185,7 +185,10 @@ impl<'a> Ledger<'a> {
             }
             Report::Written { below } => self.settle(below).await,
             Report::Flushed { id, counts, bytes, nulled, took } => {
-                self.meter.add(Instant::now(), counts.inserts + counts.updates + counts.deletes);
+                let rows = counts.inserts + counts.updates + counts.deletes;
+                let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                tracing::debug!(table = id, rows, bytes, took_ms, "an insert has arrived");
+                self.meter.add(Instant::now(), rows);
                 let changes = self.changes_of(id);
                 changes.inserts += counts.inserts;
                 changes.updates += counts.updates;
@@ -195,7 +198,7 @@ impl<'a> Ledger<'a> {
                     *self.nulled.entry(id).or_default().entry(column).or_default() += values;
                 }
                 self.batch.flushes += 1;
-                self.batch.took_ms += u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                self.batch.took_ms += took_ms;
                 self.waiting = None;
             }
             Report::Waiting { error, .. } => self.waiting = Some(error),

@@ -114,21 +114,17 @@ struct Bucket {
 }
 
 impl Bucket {
-    /// As many at once as a tenth of a second allows: enough for a handful of small tables that get
-    /// rows together.
+    /// As many at once as a second allows: a transaction of many small tables arrives together, and over
+    /// any longer time it is the same.
     fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second.max(1));
-        Self { per_second, tokens: Self::burst(per_second), filled: now }
-    }
-
-    fn burst(per_second: f64) -> f64 {
-        (per_second / 10.0).max(1.0)
+        Self { per_second, tokens: per_second, filled: now }
     }
 
     /// When there is a token.
     fn ready_at(&mut self, now: Instant) -> Instant {
         let gained = now.saturating_duration_since(self.filled).as_secs_f64() * self.per_second;
-        self.tokens = (self.tokens + gained).min(Self::burst(self.per_second));
+        self.tokens = (self.tokens + gained).min(self.per_second);
         self.filled = now;
         if self.tokens >= 1.0 {
             return now;
@@ -317,10 +313,10 @@ mod tests {
         assert_eq!(decide(&mut batcher, &lanes, clock.situation()), Decision::Send(1));
         let crowded = Situation { in_flight: 4, ..clock.situation() };
         assert_eq!(decide(&mut batcher, &lanes, crowded), Decision::Wait(None));
-        for _ in 0..4 {
+        for _ in 1..50 {
             assert_eq!(decide(&mut batcher, &lanes, clock.situation()), Decision::Send(1));
         }
-        // 50 a second: five at once, and then one every 20 ms.
+        // 50 a second: as many at once, and then one every 20 ms.
         let Decision::Wait(Some(token)) = decide(&mut batcher, &lanes, clock.situation()) else { panic!() };
         assert!(token > now + 19 * MS && token < now + 21 * MS);
         assert_eq!(decide(&mut batcher, &lanes, Clock(token).situation()), Decision::Send(1));
