@@ -58,8 +58,12 @@ mod verify;
 
 use libtest_mimic::{Arguments, Trial};
 
+/// Tests at once, on two cores: most of their time they wait for leases, retries and Temporal's timers.
+const TEST_THREADS: usize = 3;
+
 fn main() {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(TEST_THREADS);
     let trials: Vec<Trial> = [
         // It needs the machine for itself, and here nothing runs yet.
         chaos::tests(),

@@ -118,6 +118,11 @@ impl Scope {
         name.contains(&self.only)
     }
 
+    /// The number of the first round. Round 0 is not counted: it fills caches.
+    fn first_round(&self) -> u32 {
+        self.or_small(0, 1)
+    }
+
     /// A number, or another in a small run.
     fn or_small<T>(&self, full: T, small: T) -> T {
         if self.small { small } else { full }

@@ -30,7 +30,12 @@ const MIRROR: &str = "copied";
 pub async fn measure(scope: &Scope) -> anyhow::Result<Section> {
     let mut bed = Bed::start(scope, 1).await?;
     let mut lines = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|kind| scope.wants(kind.name())) {
+    for kind in scope
+        .or_small(Kind::ALL.as_slice(), &[Kind::Json])
+        .iter()
+        .copied()
+        .filter(|kind| scope.wants(kind.name()))
+    {
         let rows = kind.rows(scope.rows);
         fill(&bed, kind, rows).await?;
         let (mut ours, mut copy, mut theirs) = (Rounds::default(), Rounds::default(), Rounds::default());

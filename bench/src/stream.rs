@@ -36,7 +36,8 @@ const COPY: &str = "bench_copy";
 pub async fn measure(scope: &Scope) -> anyhow::Result<Section> {
     let mut bed = Bed::start(scope, 1).await?;
     let mut lines = Vec::new();
-    for backlog in BACKLOGS.into_iter().filter(|backlog| scope.wants(backlog.name())) {
+    let backlogs = scope.or_small(BACKLOGS.as_slice(), &[Backlog::Mix]);
+    for backlog in backlogs.iter().copied().filter(|backlog| scope.wants(backlog.name())) {
         lines.extend(drain(&mut bed, scope, backlog).await?);
     }
     if scope.wants(Backlog::Spread.name()) {
@@ -52,8 +53,7 @@ async fn drain(bed: &mut Bed, scope: &Scope, backlog: Backlog) -> anyhow::Result
     bed.api.create(mirror, &backlog.tables()).await?;
     bed.api.wait_until_streaming(mirror).await?;
     let (mut ours, mut limit) = (Rounds::default(), Rounds::default());
-    // The first round is not counted: it fills caches.
-    for round in 0..=scope.rounds {
+    for round in scope.first_round()..=scope.rounds {
         bed.api.pause(mirror).await?;
         writer.write(bed).await?;
         let end = bed.value("pg_current_wal_insert_lsn()").await?;
@@ -78,7 +78,7 @@ async fn drain(bed: &mut Bed, scope: &Scope, backlog: Backlog) -> anyhow::Result
             taken.parts.worker.cpu,
             taken.parts.clickhouse.cpu,
         ));
-        if round == 0 && !scope.small {
+        if round == 0 {
             continue;
         }
         let mut figures = throughput(writer.changes, taken.seconds, &taken.parts);
@@ -107,7 +107,7 @@ async fn drain_in_streams(bed: &mut Bed, scope: &Scope) -> anyhow::Result<Vec<Li
         bed.api.wait_until_streaming(&name(streams)).await?;
     }
     let mut measured = STREAMS.map(|_| Rounds::default());
-    for round in 0..=scope.rounds {
+    for round in scope.first_round()..=scope.rounds {
         for streams in STREAMS {
             bed.api.pause(&name(streams)).await?;
         }
@@ -123,7 +123,7 @@ async fn drain_in_streams(bed: &mut Bed, scope: &Scope) -> anyhow::Result<Vec<Li
         }
         let [Some(one), Some(two)] = taken else { continue };
         say(&format!("round {round}: one stream {:.2} s, two {:.2} s", one.seconds, two.seconds));
-        if round == 0 && !scope.small {
+        if round == 0 {
             continue;
         }
         for (rounds, taken) in measured.iter_mut().zip([one, two]) {

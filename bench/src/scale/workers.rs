@@ -18,11 +18,10 @@ pub async fn measure(bed: &mut Bed, scope: &Scope, workers: usize) -> anyhow::Re
     let rows = scope.rows.min(ROWS);
     fill(bed, kind, rows).await?;
     let mut rounds = Rounds::default();
-    for round in 0..=scope.rounds {
+    for round in scope.first_round()..=scope.rounds {
         let taken = snapshot(bed, kind, rows).await?;
         say(&format!("{workers} workers, round {round}: {:.2} s", taken.seconds));
-        // The first one reads everything once, and is not counted.
-        if round > 0 || scope.small {
+        if round > 0 {
             let mut figures = vec![("seconds", taken.seconds)];
             figures.extend(throughput(rows, taken.seconds, &taken.parts));
             rounds.add(figures);

@@ -20,7 +20,7 @@ use super::places::Places;
 use super::position::BatchId;
 use super::reselect;
 use super::side::Side;
-use crate::block::Nulled;
+use crate::block::{Block, Nulled};
 use crate::clickhouse::{Alter, Clickhouse, InsertId};
 use crate::table::TablePlan;
 
@@ -136,7 +136,8 @@ impl Flusher {
         let mut body = Vec::new();
         batch.block.encode_native(now_micros(), &mut body)?;
         batch.block.count_nulled(nulled);
-        batch.block.clear();
+        // Its memory is given back, not kept: only the body counts as the batch's while it is being sent.
+        batch.block = Block::new(batch.block.plan().clone(), self.sink.time_range());
         let body = Bytes::from(body);
         batch.share.set(body.len());
         fault::here(Point::BatchEncoded);
