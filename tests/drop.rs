@@ -5,6 +5,8 @@ use libtest_mimic::Trial;
 use millrace_proto::v1::{self as api, mirror};
 use millrace_workflows::ids;
 use temporalio_client::{UntypedWorkflow, WorkflowTerminateOptions};
+use tokio::task::JoinHandle;
+use tonic::{Response, Status};
 
 use crate::support::bed::{Bed, SOON};
 use crate::support::{stack, test, wait};
@@ -14,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         test("drop::while_the_source_is_prepared", while_the_source_is_prepared),
         test("drop::tables_made_before_it_was_prepared", tables_made_before_it_was_prepared),
         test("drop::is_taken_up_again", is_taken_up_again),
+        test("drop::goes_on_for_whoever_waits", goes_on_for_whoever_waits),
     ]
 }
 
@@ -98,6 +101,21 @@ async fn tables_made_before_it_was_prepared(bed: Bed) {
 
 /// The workflow that drops the mirror is ended in the middle of it.
 async fn is_taken_up_again(bed: Bed) {
+    let first = terminated(&bed).await;
+    let dropped = bed.delete().await;
+    assert!(dropped.done && dropped.leftovers.is_empty(), "{dropped:?}");
+    assert!(first.await.expect("the first call").expect("an answer").into_inner().done);
+    bed.wait_nothing_on_source().await;
+}
+
+async fn goes_on_for_whoever_waits(bed: Bed) {
+    let only = terminated(&bed).await;
+    assert!(only.await.expect("the call").expect("an answer").into_inner().done);
+    bed.wait_nothing_on_source().await;
+}
+
+/// A drop whose workflow was terminated in its middle, and the call that waits for it.
+async fn terminated(bed: &Bed) -> JoinHandle<Result<Response<api::DeleteMirrorResponse>, Status>> {
     bed.sql("create table t (id int primary key)").await;
     bed.mirror_streaming(&["public.t"]).await;
     let row = bed.source.query_one("select pubname from pg_publication", &[]).await.expect("a publication");
@@ -113,9 +131,5 @@ async fn is_taken_up_again(bed: Bed) {
     let handle = stack::temporal().await.get_workflow_handle::<UntypedWorkflow>(ids::drop(&bed.name));
     handle.terminate(WorkflowTerminateOptions::default()).await.expect("its end");
     other.batch_execute("rollback").await.expect("no lock");
-
-    let dropped = bed.delete().await;
-    assert!(dropped.done && dropped.leftovers.is_empty(), "{dropped:?}");
-    assert!(first.await.expect("the first call").expect("an answer").into_inner().done);
-    bed.wait_nothing_on_source().await;
+    first
 }

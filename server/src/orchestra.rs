@@ -39,6 +39,17 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Events of a check's history before a worker has taken it up: started, and task scheduled.
 const EVENTS_UNTAKEN: usize = 2;
 
+/// How a drop is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DropWork {
+    /// It is being carried out.
+    Running,
+    /// It was carried out, or has failed: there is a report.
+    Over,
+    /// Nobody carries it on: there is none, or it was ended by force.
+    Abandoned,
+}
+
 /// A change to a running mirror.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Change {
@@ -187,16 +198,29 @@ impl Orchestra {
         self.is_running(MirrorWorkflow::run, ids::mirror(mirror)).await
     }
 
-    /// Whether the drop of a mirror is being carried out.
-    pub(crate) async fn is_dropping(&self, mirror: &str) -> Result<bool> {
-        self.is_running(DropMirrorWorkflow::run, ids::drop(mirror)).await
+    /// How the newest drop of a mirror is.
+    pub(crate) async fn drop_work(&self, mirror: &str) -> Result<DropWork> {
+        Ok(match self.status(DropMirrorWorkflow::run, ids::drop(mirror)).await? {
+            Some(WorkflowExecutionStatus::Running) => DropWork::Running,
+            Some(WorkflowExecutionStatus::Completed | WorkflowExecutionStatus::Failed) => DropWork::Over,
+            _ => DropWork::Abandoned,
+        })
     }
 
     /// Whether a workflow of this id runs.
     async fn is_running<W: HasWorkflowDefinition>(&self, run: W, id: String) -> Result<bool> {
+        Ok(self.status(run, id).await? == Some(WorkflowExecutionStatus::Running))
+    }
+
+    /// How the newest workflow of this id is, if there is one.
+    async fn status<W: HasWorkflowDefinition>(
+        &self,
+        run: W,
+        id: String,
+    ) -> Result<Option<WorkflowExecutionStatus>> {
         match self.handle(run, id).describe(WorkflowDescribeOptions::default()).await {
-            Ok(description) => Ok(description.status() == WorkflowExecutionStatus::Running),
-            Err(WorkflowInteractionError::NotFound(_)) => Ok(false),
+            Ok(description) => Ok(Some(description.status())),
+            Err(WorkflowInteractionError::NotFound(_)) => Ok(None),
             Err(WorkflowInteractionError::Rpc(status)) => Err(rpc(&status)),
             Err(error) => Err(Error::new(Code::Internal, format!("a workflow was not described: {error}"))),
         }

@@ -19,7 +19,7 @@ use super::edits::source_of;
 use super::{Control, found, whole_page};
 use crate::convert::{self, view};
 use crate::fault::{Answer, Violations};
-use crate::orchestra::Change;
+use crate::orchestra::{Change, DropWork};
 use crate::text::{Page, check_request_id, name_of};
 use crate::{deadlines, diff, plan, report, tables};
 
@@ -310,14 +310,22 @@ impl Control {
         if stored.desired != Desired::Dropping {
             let change = Change::Drop(how);
             self.orchestra.change(name, change, "").await.map_err(|error| error.with("mirror", name))?;
-        } else if !self.orchestra.is_dropping(name).await? && self.same(stored).await?.is_some() {
+        } else if self.orchestra.drop_work(name).await? != DropWork::Running
+            && self.same(stored).await?.is_some()
+        {
             // In this order: what is there after its workflow has ended, nobody drops any more.
             self.orchestra.start_drop(name, how).await?;
         }
         while let Some(left) = self.same(stored).await? {
-            // It is DROPPING since the work began; if nobody works any more, the mirror was kept.
-            if left.desired == Desired::Dropping && !self.orchestra.is_dropping(name).await? {
-                break;
+            // It is DROPPING since the work began.
+            if left.desired == Desired::Dropping {
+                match self.orchestra.drop_work(name).await? {
+                    DropWork::Running => {}
+                    // The mirror was kept.
+                    DropWork::Over => break,
+                    // Ended by force: who waits for it takes it up.
+                    DropWork::Abandoned => self.orchestra.start_drop(name, how).await?,
+                }
             }
             if Instant::now() >= deadline {
                 return Ok(v1::DeleteMirrorResponse { done: false, leftovers: Vec::new() });
