@@ -14,7 +14,7 @@ use super::stack::{self, Endpoints};
 use super::{equal, wait};
 
 /// Longest wait for something that takes a second on an idle machine.
-pub const SOON: Duration = Duration::from_secs(120);
+pub const SOON: Duration = Duration::from_secs(240);
 
 /// A test's own corner of the shared stack.
 pub struct Bed {

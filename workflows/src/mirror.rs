@@ -75,8 +75,13 @@ impl MirrorWorkflow {
                 ctx.continue_as_new(input, ContinueAsNewOptions::default())?;
             }
             let step = ctx.state(|workflow| workflow.progress.next());
+            let is_over = step == Step::Finish;
             if let Flow::End = perform(ctx, step).await? {
                 ctx.wait_condition(|_| ctx.all_handlers_finished()).await?;
+                // Somebody may have dropped it just now.
+                if is_over && ctx.state(|workflow| workflow.progress.phase == Phase::Dropping) {
+                    continue;
+                }
                 return Ok(ctx.state(|workflow| workflow.progress.status()));
             }
         }

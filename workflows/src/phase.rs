@@ -65,6 +65,8 @@ const TRANSITIONS: &[(Phase, Event, Phase)] = &[
     (Setup, Recover, Setup),
     (Running, Complete, Completed),
     (Running, Drop, Dropping),
+    // It was about to end.
+    (Completed, Drop, Dropping),
     // Tables are copied again while the others go on.
     (Running, Resync, Running),
     // What was changed is in the catalog: it is done at once, or when the mirror is as far.
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_mirror_can_be_dropped_until_it_is_completed() {
-        for phase in [Setup, Running, Paused, Failed, Dropping] {
+        for phase in [Setup, Running, Paused, Failed, Completed, Dropping] {
             assert_eq!(phase.after(Drop), Ok(Dropping), "{phase}");
         }
     }
