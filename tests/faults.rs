@@ -115,11 +115,11 @@ async fn nobody_asks_again_for_a_resync(mut bed: Bed) {
 }
 
 async fn has_died(worker: &mut Process) {
-    let start = Instant::now();
-    while !worker.has_ended() {
-        assert!(start.elapsed() < DEATH_LIMIT, "the worker did not die");
-        tokio::time::sleep(ROUND).await;
-    }
+    wait::until("the worker's death", DEATH_LIMIT, || {
+        let has_ended = worker.has_ended();
+        async move { if has_ended { Ok(()) } else { Err("it lives".to_owned()) } }
+    })
+    .await;
 }
 
 async fn make_tables(bed: &Bed, n: usize) {

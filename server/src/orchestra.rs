@@ -195,7 +195,8 @@ impl Orchestra {
 
     /// Whether the workflow of a mirror runs.
     pub(crate) async fn is_at_work(&self, mirror: &str) -> Result<bool> {
-        self.is_running(MirrorWorkflow::run, ids::mirror(mirror)).await
+        let status = self.status(MirrorWorkflow::run, ids::mirror(mirror)).await?;
+        Ok(status == Some(WorkflowExecutionStatus::Running))
     }
 
     /// How the newest drop of a mirror is.
@@ -205,11 +206,6 @@ impl Orchestra {
             Some(WorkflowExecutionStatus::Completed | WorkflowExecutionStatus::Failed) => DropWork::Over,
             _ => DropWork::Abandoned,
         })
-    }
-
-    /// Whether a workflow of this id runs.
-    async fn is_running<W: HasWorkflowDefinition>(&self, run: W, id: String) -> Result<bool> {
-        Ok(self.status(run, id).await? == Some(WorkflowExecutionStatus::Running))
     }
 
     /// How the newest workflow of this id is, if there is one.

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_can_be_dropped_until_it_is_completed() {
+    fn a_mirror_can_be_dropped_in_every_phase() {
         for phase in [Setup, Running, Paused, Failed, Completed, Dropping] {
             assert_eq!(phase.after(Drop), Ok(Dropping), "{phase}");
         }

@@ -100,7 +100,7 @@ impl Control {
             // Dropped since it was listed.
             Err(error) => return vec![Check::fail(Name::State, &error)],
         };
-        let workflow_runs = self.orchestra.mirror_runs(name).await;
+        let workflow_runs = self.orchestra.is_at_work(name).await;
         let mut checks = mirror(&MirrorFacts { mirror: stored, workflow_runs, now: Timestamp::now() });
         checks.extend(worker_checks(is_staffed, Box::pin(self.check_stored(name))).await);
         checks

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use millrace_terms::Result;
-use millrace_workflows::{MirrorWorkflow, ids};
 use temporalio_common::protos::temporal::api::enums::v1::TaskQueueType;
 use temporalio_common::protos::temporal::api::operatorservice::v1::ListSearchAttributesRequest;
 use temporalio_common::protos::temporal::api::taskqueue::v1::TaskQueue;
@@ -24,11 +23,6 @@ impl Orchestra {
     /// The namespace.
     pub(crate) fn namespace(&self) -> String {
         self.client.options().namespace.clone()
-    }
-
-    /// Whether the workflow of a mirror runs.
-    pub(crate) async fn mirror_runs(&self, mirror: &str) -> Result<bool> {
-        self.is_running(MirrorWorkflow::run, ids::mirror(mirror)).await
     }
 
     /// Names of our search attributes that the namespace does not have.
